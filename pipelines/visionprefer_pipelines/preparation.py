@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from visionprefer.blocksworld.boundary import warning
 from visionprefer.errors import InputError
 from visionprefer.existing import Existing, list_existing, listing_digest
 from visionprefer.judging.judge import judge_digest
@@ -84,7 +85,12 @@ def check(recipe: Recipe) -> list[str]:
         prompts = read_prompts(recipe.prompts, recipe.seed)
         images = f"{prompts.kept.num_rows * recipe.images.images_per_prompt} images to make and judge"
     counts = f"{prompts.kept.num_rows} prompts kept, {prompts.rejected.num_rows} rejected"
-    return [*(f"· {note}" for note in prompts.notes), f"{counts}; {images}"]
+    return [*(f"· {note}" for note in _notes(recipe, prompts)), f"{counts}; {images}"]
+
+
+def _notes(recipe: Recipe, prompts: Prompts) -> list[str]:
+    outside = warning(recipe, prompts.kept["prompt"].to_pylist())
+    return prompts.notes + ([outside] if outside else [])
 
 
 def _find_models(recipe: Recipe, before: list[dict[str, Any]]) -> tuple[list[Model], Model]:
@@ -124,7 +130,7 @@ def _plan(
         "rejected": prompts.rejected.num_rows,
         "not_sampled": prompts.not_sampled,
     }
-    notes = list(prompts.notes)
+    notes = _notes(recipe, prompts)
     if plan.padding > 0.2:
         notes.append(
             f"{plan.padding:.0%} of the places in batches stay empty: images share a batch when model, guidance_scale "

@@ -8,8 +8,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from visionprefer.blocksworld.boundary import is_about_blocks
+from visionprefer.blocksworld.oracle_table import oracle_table
 from visionprefer.errors import InputError, what_to_mend
 from visionprefer.judging.preferences import judgements, preferences
 from visionprefer.plan import unit_of_block
@@ -21,7 +24,7 @@ from visionprefer.statistics import statistics
 from visionprefer.store import Commit, Shards, Store
 from visionprefer.training_table import write_training
 from visionprefer_pipelines.preparation import Prepared, prepare
-from visionprefer_pipelines.progress import Progress
+from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES, Progress
 
 MANIFEST_SECONDS = 15.0  # between two writings of the manifest during a run
 PACKAGES = ("visionprefer", "torch", "diffusers", "transformers", "ray", "pyarrow")
@@ -175,12 +178,35 @@ def _derive(recipe: Recipe, store: Store, manifest: dict[str, Any], progress: Pr
         "preferences.parquet": store.write_table("preferences.parquet", pairs)[0],
     }
     training = write_training(store, pairs, folder.images, digest)
+    files |= _ask_oracle(recipe, folder, progress)
     derived = {"digest": digest, "files": files, "training": training, "packages": _packages()}
     folder.manifest["derived"] = derived
     store.write("statistics.json", statistics(folder).model_dump_json(indent=1).encode())
     write_report(folder)
     store.write_manifest(manifest | {"derived": derived})
     return folder
+
+
+def _ask_oracle(recipe: Recipe, folder: RunFolder, progress: Progress) -> dict[str, str]:
+    """Write the oracle's table where a model is built in. Returns the SHA-256 of each file."""
+    if not is_about_blocks(recipe):
+        if folder.store.exists("oracle.parquet"):  # of another judge
+            folder.store.delete("oracle.parquet")
+        return {}
+    progress.say(f"asking the oracle about {folder.counts()['images'].done} images")
+    assessed = oracle_table(_counted(folder.images.tables(["image_id", "prompt_id", "prompt", "image"]), progress))
+    return {"oracle.parquet": folder.store.write_table("oracle.parquet", assessed)[0]}
+
+
+def _counted(images: Iterator[pa.Table], progress: Progress) -> Iterator[pa.Table]:
+    """The same tables; now and then, how many images went by is told."""
+    asked, told = 0, time.monotonic()
+    for table in images:
+        yield table
+        asked += table.num_rows
+        if time.monotonic() - told > SECONDS_BETWEEN_LINES:
+            progress.say(f"the oracle has seen {asked}")
+            told = time.monotonic()
 
 
 def _packages() -> dict[str, str]:

@@ -5,7 +5,9 @@ import shlex
 from rich.console import Console
 from rich.table import Table
 
+from visionprefer.blocksworld.boundary import warning
 from visionprefer.run_folder import RunFolder
+from visionprefer.schema import OVERALL
 from visionprefer.statistics import statistics, tables
 from visionprefer.store import Counts, Store
 
@@ -20,7 +22,8 @@ def show(run_dir: str, console: Console) -> None:
     for table in tables(statistics(folder)):
         printed = Table(title=table.title, title_justify="left", title_style="bold")
         for i, column in enumerate(table.columns):
-            printed.add_column(column, justify="left" if i == 0 else "right")
+            narrow = column.replace("_", "\n")  # leaves room for names of models
+            printed.add_column(narrow, justify="right" if i else "left", overflow="fold")
         for row in table.rows:
             printed.add_row(*row)
         console.print(printed, soft_wrap=False)
@@ -32,6 +35,7 @@ def summary(folder: RunFolder, console: Console, seconds: float, retry: str) -> 
     preferences = folder.preferences()
     ties = sum(label == 0.5 for label in preferences["label"].to_pylist())
     console.print(f"preferences {preferences.num_rows} pairs: {preferences.num_rows - ties} choices, {ties} ties")
+    _oracle(folder, console)
     root = folder.store.root
     console.print(
         f"\nDone in {seconds:.0f} s. Look at\n  {root}/report.html\n  {root}/training, preferences.parquet, …"
@@ -42,6 +46,21 @@ def summary(folder: RunFolder, console: Console, seconds: float, retry: str) -> 
         console.print(f"  {retry}")
 
 
+def _oracle(folder: RunFolder, console: Console) -> None:
+    """In a line each, how right the images and the judge are."""
+    figures = statistics(folder).oracle
+    if figures is None:
+        return
+    right = [f"{model.fully_right:.0%} of the images of {model.model or 'unknown make'}" for model in figures.models]
+    if right:
+        console.print(f"fully right {', '.join(right)}")
+    overall = figures.aspects.get(OVERALL)
+    if overall and overall.agreement is not None:
+        console.print(
+            f"the judge   orders {overall.agreement:.0%} of {overall.pairs} pairs as the oracle does, overall"
+        )
+
+
 def _counts(folder: RunFolder, console: Console) -> None:
     prompts = folder.manifest["prompts"]
     told = f"{sum(prompts.values())} read = {prompts['kept']} kept + {prompts['rejected']} rejected"
@@ -50,6 +69,8 @@ def _counts(folder: RunFolder, console: Console) -> None:
     )
     for name, counts in folder.counts().items():
         console.print(f"{name:<11} {_sum(counts)}")
+    if outside := warning(folder.recipe, folder.prompts()["prompt"].to_pylist()):
+        console.print(f"Warning: {outside}", style="yellow")
 
 
 def _sum(counts: Counts) -> str:

@@ -28,6 +28,15 @@ class Judged(NamedTuple):
     row: dict[str, Any]  # COLUMNS
     overall: float | None
     aspects: list[tuple[str, float | None, list[str]]]  # name, score, rationales
+    oracle: dict[str, Any] | None  # ORACLE; None if the run used no built-in model
+
+
+class Thumbnail(NamedTuple):
+    """A small copy of an image."""
+
+    uri: str  # its data
+    width: int  # pixels
+    height: int
 
 
 class Prompt(NamedTuple):
@@ -73,6 +82,9 @@ class Gallery:
         judgements = self._judgements.filter(pc.is_in(self._judgements["prompt_id"], wanted))
         for row in judgements.select(["image_id", "scorer", "rationale"]).to_pylist():
             rationales[row["image_id"], row["scorer"]] += [row["rationale"]] if row["rationale"] else []
+        oracle = self._run.oracle()
+        assessed = [] if oracle is None else oracle.filter(pc.is_in(oracle["prompt_id"], wanted)).to_pylist()
+        by_image = {row["image_id"]: row for row in assessed}
         by_prompt = defaultdict(list)
         images = self._scored.images
         for place in np.flatnonzero(pc.is_in(images["prompt_id"], wanted).to_numpy()):
@@ -81,17 +93,17 @@ class Gallery:
             scored = dict(zip(self._scored.aspects, values, strict=True))
             overall = scored.pop(OVERALL, None)
             aspects = [(name, value, rationales[row["image_id"], name]) for name, value in scored.items()]
-            by_prompt[row["prompt_id"]].append(Judged(row, overall, aspects))
+            by_prompt[row["prompt_id"]].append(Judged(row, overall, aspects, by_image.get(row["image_id"])))
         return {prompt_id: _prompt(by_prompt[prompt_id], self._margins[prompt_id]) for prompt_id in prompt_ids}
 
-    def thumbnails(self, prompts: Iterable[Prompt]) -> dict[str, str]:
-        """A small copy of each image as a data URI, by id; images that cannot be decoded are left out."""
+    def thumbnails(self, prompts: Iterable[Prompt]) -> dict[str, Thumbnail]:
+        """A small copy of each image, by id; images that cannot be decoded are left out."""
         wanted = dict.fromkeys(judged.row["image_id"] for prompt in prompts for judged in prompt.images)
         found = {}
         for row in Pictures(self._run).rows(wanted):
             try:
                 with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
-                    found[row["image_id"]] = _data_uri(image.convert("RGB"))
+                    found[row["image_id"]] = _thumbnail(image.convert("RGB"))
             except (OSError, Image.DecompressionBombError):
                 continue
         return found
@@ -119,7 +131,7 @@ def _prompt(images: list[Judged], margin: float | None) -> Prompt:
     return Prompt(row["prompt"], row["split"], margin, shown, len(ordered) - len(shown))
 
 
-def _data_uri(image: Image.Image) -> str:
+def _thumbnail(image: Image.Image) -> Thumbnail:
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     lossless = [100] if max(image.size) <= THUMBNAIL // 2 else []
     for quality in (*lossless, 85, 60, 35, 10):
@@ -127,4 +139,4 @@ def _data_uri(image: Image.Image) -> str:
         image.save(buffer, "webp", quality=quality, lossless=quality == 100)
         if buffer.tell() <= THUMBNAIL_BYTES:
             break
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Thumbnail(f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}", *image.size)

@@ -1,4 +1,6 @@
-"""Which model a name stands for: a folder or a hub id, resolved to a digest before anything expensive runs."""
+"""Which model a name stands for: a folder, a hub id or a model that comes with the package, resolved to a digest before
+anything expensive runs.
+"""
 
 import hashlib
 import json
@@ -11,21 +13,27 @@ from visionprefer.schema import content_id
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".onnx", ".msgpack")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+BUILTIN = "builtin:"  # before the name of a model that comes with the package
+BUILTIN_MODELS = Path(__file__).parent / "blocksworld" / "models"
 
 
 class Model(NamedTuple):
     """A model that was found."""
 
     name: str  # as people write it
-    location: str  # folder or hub id, for `from_pretrained`
     revision: str | None  # commit of a hub id
     variant: str | None
     digest: str  # of the folder's content, or of hub id and commit
 
     @property
+    def location(self) -> str:
+        """Folder or hub id, for `from_pretrained`: on a worker, where the package lies there."""
+        return str(_folder(self.name))
+
+    @property
     def label(self) -> str:
         """The name in tables: a hub id, or a folder's own name."""
-        return self.name if self.revision else Path(self.name).name
+        return self.name if self.revision else _folder(self.name).name
 
 
 def find_model(
@@ -35,10 +43,10 @@ def find_model(
     variant: str | None = None,
     commit: str | None = None,
 ) -> Model:
-    """Find a model by folder or hub id, and check that a folder holds all its parts.
+    """Find a model by its name, and check that a folder holds all its parts.
 
     Args:
-        name: folder, or hub id OWNER/NAME.
+        name: folder, hub id OWNER/NAME, or builtin:NAME.
         kind: the library whose `from_pretrained` is to load it.
         revision: branch, tag or commit of a hub id.
         variant: weights variant, such as fp16.
@@ -47,14 +55,26 @@ def find_model(
     Raises:
         InputError: if there is no such folder or hub id, or the folder lacks a part.
     """
-    folder = Path(name)
+    folder = _folder(name)
     if folder.is_dir():
         _check_folder(folder, kind)
-        return Model(name, str(folder), None, variant, content_id(_folder_digest(folder), variant))
+        return Model(name, None, variant, content_id(_folder_digest(folder), variant))
+    if is_builtin(name):
+        there_are = ", ".join(sorted(f"{BUILTIN}{place.name}" for place in BUILTIN_MODELS.glob("*/")))
+        raise InputError(f"model {name!r}: no such model comes with the package. Write one of {there_are}")
     if not HUB_ID.fullmatch(name):
         raise InputError(f"model {name!r}: there is no such folder. Write the path of a model folder, or OWNER/NAME")
     commit = commit or _hub_commit(name, revision)
-    return Model(name, name, commit, variant, content_id(name, commit, variant))
+    return Model(name, commit, variant, content_id(name, commit, variant))
+
+
+def is_builtin(name: str) -> bool:
+    """Whether a name stands for a model that comes with the package. These know the blocks world and nothing else."""
+    return name.startswith(BUILTIN)
+
+
+def _folder(name: str) -> Path:
+    return BUILTIN_MODELS / name.removeprefix(BUILTIN) if is_builtin(name) else Path(name)
 
 
 def _check_folder(folder: Path, kind: str) -> None:

@@ -83,7 +83,7 @@ class PromptSettings(Settings):
 class ImageModel(Settings):
     """One text-to-image model of several, and what is drawn for its images."""
 
-    model: str = Field(description="Folder of a diffusers pipeline, or its hub id OWNER/NAME.")
+    model: str = Field(description="Folder of a diffusers pipeline, its hub id OWNER/NAME, or builtin:NAME.")
     revision: str | None = Field(None, description="Branch, tag or commit of a hub id; resolved to a commit.")
     variant: str | None = Field(None, description="Weights variant in the folder, such as fp16.")
     share: Fraction | None = Field(None, description="Share of the images; left out everywhere: equal shares.")
@@ -162,7 +162,7 @@ class JudgeSettings(Settings):
     """Who scores the images, and how it is asked."""
 
     engine: Literal["transformers"] = Field("transformers", description="What runs the judge.")
-    model: str = Field(description="Folder of an image-text-to-text model, or its hub id OWNER/NAME.")
+    model: str = Field(description="Folder of an image-text-to-text model, its hub id OWNER/NAME, or builtin:NAME.")
     revision: str | None = Field(None, description="Branch, tag or commit of a hub id; resolved to a commit.")
     structured: bool = Field(True, description="Hold the reply to the rubric's JSON schema while it is generated.")
     rationale_length: int = Field(400, ge=1, description="Most characters of a rationale.")

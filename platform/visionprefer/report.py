@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from visionprefer.blocksworld.boundary import warning
 from visionprefer.gallery import Gallery
 from visionprefer.judging.rubric import SCORES
 from visionprefer.run_folder import RunFolder
@@ -71,6 +72,7 @@ def report(run: RunFolder, most_prompts: int = 48) -> str:
     return environment.get_template("report.html").render(
         run=run,
         figures=figures,
+        warning=warning(run.recipe, run.prompts()["prompt"].to_pylist()),
         tables=tables(figures),
         histograms={aspect: _histogram(figures.aspects[aspect].scores) for aspect in figures.aspects},
         scale=SCORES,

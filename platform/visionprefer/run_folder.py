@@ -72,6 +72,12 @@ class RunFolder:
         self.check_finished()
         return self.store.read_table("preferences.parquet", columns)
 
+    def oracle(self) -> pa.Table | None:
+        """ORACLE of a finished run; None if it used no built-in model."""
+        self.check_finished()
+        name = "oracle.parquet"
+        return self.store.read_table(name) if name in self.manifest["derived"]["files"] else None
+
     def training_files(self) -> list[str]:
         """Names of the files of TRAINING of a finished run, a few prompts each."""
         self.check_finished()

@@ -1,7 +1,7 @@
 """The tables as Arrow schemas, and ids from content.
 
 Paid for (GPU hours or money; written once, never rewritten): plan, images, replies.
-Derived (pure functions of the above, rebuilt whole): judgements, preferences, training.
+Derived (pure functions of the above, rebuilt whole): judgements, preferences, training, oracle.
 """
 
 import hashlib
@@ -154,4 +154,18 @@ TRAINING = with_features(
             ("pairs", pa.list_(PAIR)),  # chosen and rejected are positions in `images`; ties are left out
         ]
     )
+)
+
+# What the blocks world's oracle sees in each image that is done. Nothing that trains or selects reads it.
+ORACLE = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("prompt_id", pa.string()),
+        ("applicable", pa.bool_()),  # false where the prompt is outside the blocks world, or no image can be decoded
+        ("fully_right", pa.bool_()),  # this and all that follows: null where it is not applicable
+        ("facts", pa.int32()),  # that the prompt states
+        ("facts_held", pa.int32()),
+        *[(aspect, pa.int32()) for aspect in ASPECTS],  # 1 to 5
+        ("faults", pa.list_(pa.string())),  # a sentence for each fact that does not hold
+    ]
 )

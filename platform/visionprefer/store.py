@@ -7,7 +7,7 @@
     replies/JUDGE/000012.0.0.parquet   the replies about images/000012.0, generation 0
     failed/images/…, failed/replies/…  rows that failed, with their reasons, under the same names
     damaged/…                          shards that could not be read, and were made again
-    judgements.parquet, preferences.parquet, training/…
+    judgements.parquet, preferences.parquet, training/…, and oracle.parquet where a model is built in
 
 A shard is named after its unit of work and its generation. Rows that failed are taken up again in the next generation,
 whose shard supersedes them; rows that are done are never made again. The file of failed rows is written before the file

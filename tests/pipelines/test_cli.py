@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from rich.console import Console
+from run_by_hand import with_oracle
 
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Counts
@@ -113,6 +114,24 @@ def test_a_finished_run_is_shown_reported_and_exported(command: Callable[..., Sa
     code, out, _ = command("export", root, "--to", "hf")
     assert code == 0
     assert (Path(root) / "export" / "hf" / "README.md").exists()
+
+
+def test_a_run_of_builtin_models_says_how_right_they_were_and_where_they_know_nothing(
+    command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, make_run: Callable[..., RunFolder]
+) -> None:
+    # The judge gave to "a red circle" 4.5, 3, 3, 1.5 overall; the third image is wrong, and no worse for the judge.
+    seen = {"0-0": [5, 5, 5, 5], "0-1": [5, 5, 5, 5], "0-2": [4, 5, 5, 5], "0-3": [3, 5, 5, 5], "1-0": None}
+    run = with_oracle(make_run(judge={"model": "builtin:judge"}), seen)
+    monkeypatch.setattr("visionprefer_pipelines.run.run", lambda *_: run)
+    code, out, _ = command("run", "quickstart", "--out", run.store.root)
+    assert code == 0
+    assert "fully right 50% of the images of large, 50% of the images of owner/small\n" in out
+    assert "the judge   orders 90% of 5 pairs as the oracle does, overall\n" in out  # 0 and 1 above 2, above 3; one tie
+    outside = "Warning: 3 of 4 prompts are outside the blocks world, which is all that the built-in models know"
+    assert outside in out
+    _, out, _ = command("show", run.store.root)
+    assert outside in out
+    assert all(title in out for title in ("The judge against the oracle", "Images that are fully right"))
 
 
 @pytest.mark.parametrize("retry", [[], ["--retry-failed"]])

@@ -8,6 +8,7 @@ import huggingface_hub
 import pytest
 from PIL import Image
 
+from visionprefer import models
 from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
 from visionprefer.store import Store
@@ -116,3 +117,16 @@ def test_a_check_says_what_there_is_to_do(hub: dict, data: dict, pictures: Path,
     (pictures / "a.txt").unlink()
     with pytest.raises(InputError, match=r"images\.existing"):
         check(of_pictures(pictures))
+
+
+def test_prompts_that_builtin_models_do_not_know_are_told_at_once(
+    hub: dict, data: dict, tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "BUILTIN_MODELS", tiny_sd.parent)
+    (tmp_path / "prompts.txt").write_text("a cat\na red circle\n")
+    assert prepare(Recipe.model_validate(data), Store(tmp_path / "any")).notes == []
+    data["images"]["models"] = [{"model": f"builtin:{tiny_sd.name}"}]
+    prepared = prepare(Recipe.model_validate(data), Store(tmp_path / "out"))
+    assert prepared.models[0].label == tiny_sd.name
+    assert "1 of 2 prompts are outside the blocks world" in prepared.notes[0]
+    assert "1 of 2 prompts are outside the blocks world" in check(Recipe.model_validate(data))[0]

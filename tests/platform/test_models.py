@@ -1,6 +1,7 @@
 """A model is a folder with all its parts or a hub id at a commit, and its digest follows what it computes."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
+from visionprefer import models
 from visionprefer.errors import InputError
 from visionprefer.models import find_model
 
@@ -115,3 +117,33 @@ def test_out_of_reach_of_the_hub_the_cache_says_the_commit(
 def test_a_hub_id_out_of_reach_and_not_cached_is_told(offline: None) -> None:
     with pytest.raises(InputError, match=r"model 'no-owner/no-name'.*no route to the hub.*Write the path"):
         find_model("no-owner/no-name", "diffusers")
+
+
+@pytest.fixture
+def builtin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of built-in models: "model" and "other"."""
+    monkeypatch.setattr(models, "BUILTIN_MODELS", folder.parent)
+    shutil.copytree(folder, folder.parent / "other")
+    (folder.parent / "README.md").write_text("no model")
+    return folder.parent
+
+
+def test_a_builtin_model_is_an_ordinary_folder(builtin: Path) -> None:
+    model = find_model("builtin:model", "diffusers", variant="fp16")
+    assert (model.label, model.location, model.revision) == ("model", str(builtin / "model"), None)
+    assert model.digest == find_model(str(builtin / "model"), "diffusers", variant="fp16").digest
+    with pytest.raises(InputError, match=r"is not a transformers model: it has no config\.json"):
+        find_model("builtin:model", "transformers")
+
+
+def test_a_builtin_model_lies_where_the_package_does(builtin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent to a worker is its name: the package may be installed elsewhere there."""
+    sent = pickle.dumps(find_model("builtin:model", "diffusers"))
+    assert str(builtin).encode() not in sent
+    monkeypatch.setattr(models, "BUILTIN_MODELS", Path("/elsewhere"))
+    assert pickle.loads(sent).location == "/elsewhere/model"  # noqa: S301
+
+
+def test_a_wrong_name_is_told_with_the_right_ones(builtin: Path) -> None:
+    with pytest.raises(InputError, match=r"'builtin:modell'.*Write one of builtin:model, builtin:other$"):
+        find_model("builtin:modell", "diffusers")

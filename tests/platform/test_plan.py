@@ -13,7 +13,7 @@ from visionprefer.recipe import ImageModel, ImageSettings, Range
 from visionprefer.schema import PLAN, PROMPTS, content_id
 from visionprefer.store import Store
 
-MODELS = [Model("one", "one", None, None, "digest one"), Model("two", "two", None, None, "digest two")]
+MODELS = [Model("one", None, None, "digest one"), Model("two", None, None, "digest two")]
 
 
 def prompts(*texts: str) -> pa.Table:

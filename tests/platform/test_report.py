@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from run_by_hand import with_oracle
 
 from visionprefer.errors import InputError
 from visionprefer.gallery import THUMBNAIL_BYTES, Gallery
@@ -122,6 +123,7 @@ def test_pictures_are_small_whatever_they_were(run: RunFolder) -> None:
     Image.fromarray(noise).save(png, "png")
     uris = re.findall(r'src="data:image/webp;base64,([^"]+)"', report(with_images(run, png.getvalue())))
     assert len(uris) == 15  # 11 in the grid, 4 best against worst
+    assert 'class="crisp"' not in report(run)
     for data in map(base64.b64decode, uris):
         assert len(data) <= THUMBNAIL_BYTES
         assert Image.open(io.BytesIO(data)).size == (256, 128)
@@ -132,9 +134,63 @@ def test_small_pictures_are_kept_without_loss(run: RunFolder) -> None:
     gallery = Gallery(run)
     shown = gallery.thumbnails(gallery.prompts(["p0"]).values())
     assert set(shown) == {"0-0", "0-1", "0-2", "0-3"}
-    for image_id, uri in shown.items():
-        copy = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
+    for image_id, copied in shown.items():
+        assert (copied.width, copied.height) == (64, 64)
+        copy = Image.open(io.BytesIO(base64.b64decode(copied.uri.partition(",")[2]))).convert("RGB")
         assert copy.tobytes() == Image.open(io.BytesIO(stored[image_id])).convert("RGB").tobytes()
+
+
+def test_small_pictures_are_shown_crisp(run: RunFolder) -> None:
+    page = report(run)
+    assert page.count('<img class="crisp"') == page.count("<img") == 15
+    assert ".crisp { image-rendering: pixelated; }" in page
+
+
+def test_the_oracle_stands_under_every_picture(run: RunFolder) -> None:
+    seen = {"0-0": [3, 5, 4, 1], "0-1": [5] * 4, "0-2": [5] * 4, "0-3": [5] * 4, "2-0": None, "2-1": None}
+    page = report(with_oracle(run, seen))
+    under = [figure.split("</figure>")[0] for figure in page.split("<figure")[1:]]
+    said = {re.search(r'alt="([^"]*)"', figure)[1]: " ".join(Tags(figure).text.split()) for figure in under}  # type: ignore[index]
+    assert (
+        "oracle: 2 of 4 facts hold. Fact 0 of <b>four</b> does not hold. Fact 1 of <b>four</b> does not hold."
+        in said["image 0 for: a red circle"]
+    )
+    assert "oracle: all 4 facts hold" in said["image 3 for: a red circle"]
+    assert "oracle: not applicable" in said["image 1 for: two alike"]
+    assert "oracle" not in said["image 0 for: one alone"]
+    best, worst = (figure for figure in under[:2])  # best against worst
+    assert "2 of 4 facts hold" in best
+    assert "all 4 facts hold" in worst
+
+
+def test_the_oracles_scores_are_marked_on_the_bars(run: RunFolder) -> None:
+    page = report(with_oracle(run, {"0-0": [3, 5, 4, 1], "0-1": [5] * 4}))
+    figure = next(figure for figure in page.split("<figure") if "oracle: 2 of 4" in figure and "<dl" in figure)
+    assert re.findall(r'<u style="--part:([\d.]+)" title="oracle: (\d)">', figure) == [
+        ("0.5000", "3"),
+        ("1.0000", "5"),
+        ("0.7500", "4"),
+        ("0.0000", "1"),
+    ]
+
+
+def test_the_judge_stands_against_the_oracle(run: RunFolder) -> None:
+    """By prompt_following the judge gave 5 and 3, the oracle 3 and 5."""
+    text = " ".join(Tags(report(with_oracle(run, {"0-0": [3, 5, 5, 5], "0-1": [5] * 4, "2-0": None}))).text.split())
+    assert "pairs that the judge orders as the oracle does prompt following 0 % of 1 overall 0 % of 1" in text
+    assert "images that are fully right large 100 % of 1 owner/small 0 % of 1" in text
+    assert "Images that it says nothing of: 1." in text
+    assert "judge's ties" in text
+
+
+def test_a_run_without_an_oracle_does_not_speak_of_one(run: RunFolder) -> None:
+    assert "oracle" not in Tags(report(run)).text.replace(".oracle", "")
+
+
+def test_prompts_outside_the_blocks_world_are_told(run: RunFolder, make_run: Callable[..., RunFolder]) -> None:
+    told = "3 of 4 prompts are outside the blocks world"
+    assert told in report(make_run(judge={"model": "builtin:judge"}))
+    assert told not in report(run)
 
 
 def test_an_image_that_cannot_be_decoded_is_told(run: RunFolder) -> None:

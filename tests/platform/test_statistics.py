@@ -6,15 +6,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from run_by_hand import with_oracle
 
 from visionprefer.errors import InputError
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import ASPECTS, REPLIES
 from visionprefer.statistics import Statistics, statistics, tables
 from visionprefer.statistics.figures import SourceFigures
-from visionprefer.statistics.win_rates import WinRate, wilson_interval, win_rates
+from visionprefer.statistics.win_rates import WinRate, win_rates
 
 # Scores in the order of ASPECTS; None: the image failed; []: the judge's reply failed. Candidates 0 and 2 are made by
 # owner/small, 1 and 3 by large; their guidance is 2, 7.5, 8 and 7.5.
@@ -23,6 +22,11 @@ SCORES: dict[str, tuple[str, list[list[int] | None]]] = {
     "two": ("held_out", [[2, 2, 2, 2], None, [5, 5, 5, 5], []]),
     "three": ("train", [[3, 3, 3, 3], [3, 3, 3, 3]]),
     "four": ("train", [[4, 4, 4, 4], None]),
+}
+ORACLE_TABLES = {
+    "The judge against the oracle",
+    "Images that are fully right",
+    "Mean scores by source model, of the oracle",
 }
 MakeRun = Callable[..., RunFolder]
 
@@ -165,24 +169,6 @@ def test_a_run_that_is_not_finished_is_told(make_run: MakeRun) -> None:
         statistics(run)
 
 
-@pytest.mark.parametrize(
-    ("wins", "comparisons", "low", "high"),
-    # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_the_published_examples_of_the_wilson_interval(wins: int, comparisons: int, low: float, high: float) -> None:
-    assert wilson_interval(wins, comparisons) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
-
-
-@given(st.integers(1, 10**7), st.floats(0, 1))
-def test_the_interval_holds_the_rate_and_is_mirrored(comparisons: int, share: float) -> None:
-    wins = round(2 * share * comparisons) / 2
-    low, high = wilson_interval(wins, comparisons)
-    assert 0 <= low <= wins / comparisons + 1e-12
-    assert wins / comparisons - 1e-12 <= high <= 1
-    assert wilson_interval(comparisons - wins, comparisons) == (pytest.approx(1 - high), pytest.approx(1 - low))
-
-
 def test_images_of_unknown_make_are_not_compared() -> None:
     images = pa.table({"image_id": ["a", "b", "c"], "steps": pa.array([10, None, 20], pa.int32())})
     preferences = pa.table({"image_id_0": ["a", "a", "b"], "image_id_1": ["b", "c", "c"], "label": [1.0, 0.0, 0.5]})
@@ -202,9 +188,28 @@ def test_tables_for_people(figures: Statistics) -> None:
     assert told["Preferences"].rows[-1] == ["overall", "8", "6", "2", "25.0 %", "2"]
     assert told["Scores"].rows[-1] == ["overall", "9", "3.22", "0.374"]
     assert told["Images by score, in half points"].rows[1] == ["1.5", "0", "0", "0", "0", "1"]
-    assert told["Source models, with mean scores"].rows[1][:3] == ["large", "4", "40.0 %"]
+    assert told["Source models"].rows[1] == ["large", "4", "40.0 %"]
+    assert told["Mean scores by source model"].rows[1][-1] == "2.50"
     assert told["Win rate by guidance scale, overall"].rows[1] == ["7.5", "5", "20.0 %", "3.6 to 62.4 %"]
     assert "Win rate by num inference steps, overall" not in told
+
+
+def test_the_oracle_is_told_where_it_was_asked(figures: Statistics, make_run: MakeRun) -> None:
+    assert figures.oracle is None
+    # Of "one" the judge's overall is 4.5, 3, 3, 1.5; of "three" 3 and 3.
+    seen = {"0-0": [5] * 4, "0-1": [5, 5, 5, 1], "0-3": [5, 1, 5, 5], "2-0": [4, 5, 5, 5], "2-1": [2, 5, 5, 5]}
+    found = statistics(with_oracle(make_run(SCORES), seen | {"1-0": None}))
+    assert Statistics.model_validate_json(found.model_dump_json()) == found
+    told = {table.title: table.rows for table in tables(found)}
+    assert [table.title for table in tables(figures)] == [title for title in told if title not in ORACLE_TABLES]
+    judge = {row[0]: row[1:] for row in told["The judge against the oracle"]}
+    assert judge["prompt_following"] == ["1", "50.0 %", "5.5 to 94.5 %", "100.0 %"]  # "three", a tie
+    assert judge["fidelity"] == ["0", "–", "–", "–"]
+    assert [row[:3] for row in told["Images that are fully right"]] == [
+        ["large", "3", "66.7 %"],
+        ["owner/small", "2", "50.0 %"],
+    ]
+    assert told["Mean scores by source model, of the oracle"][1] == ["owner/small", "4.50", "5.00", "5.00", "5.00"]
 
 
 def test_tables_say_what_is_not_there(figures: Statistics) -> None:
@@ -214,7 +219,8 @@ def test_tables_say_what_is_not_there(figures: Statistics) -> None:
     replies = figures.replies.model_copy(update={"cost": 1234.5})
     changed = figures.model_copy(update={"sources": [source], "images": images, "replies": replies})
     told = {table.title: table for table in tables(changed)}
-    assert told["Source models, with mean scores"].rows == [["not told", "1,234", "100.0 %", *["–"] * 5]]
+    assert told["Source models"].rows == [["not told", "1,234", "100.0 %"]]
+    assert told["Mean scores by source model"].rows == [["not told", *["–"] * 5]]
     assert told["Why images failed"].rows[9:] == [["reason j", "2"], ["2 other reasons", "4"]]
     assert told["Spent on judging"].rows[3] == ["cost", "1,234.50"]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from visionprefer.blocksworld.agreement import agreement
 from visionprefer.judging.preferences import Scores, scores
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL
@@ -40,7 +41,8 @@ def statistics(run: RunFolder) -> Statistics:
     preferences = run.preferences().select(["prompt_id", "image_id_0", "image_id_1", "aspect", "label"])
     prompts = run.prompts()
     images = run.images.table(["image_id", "prompt_id", "candidate", *DRAWN])
-    scored = scores(run.judgements(), images, run.recipe.preferences.weights)
+    judgements, oracle, weights = run.judgements(), run.oracle(), run.recipe.preferences.weights
+    scored = scores(judgements, images, weights)
     overall = preferences.filter(pc.field("aspect") == OVERALL)
     counts = run.counts()
     return Statistics(
@@ -57,6 +59,7 @@ def statistics(run: RunFolder) -> Statistics:
         sources=_sources(scored),
         win_rates={column: win_rates(overall, images, column) for column in DRAWN},
         prompts_without_choice=prompts.num_rows - _with_choice(preferences),
+        oracle=agreement(judgements, oracle, images, weights) if oracle is not None else None,
     )
 
 

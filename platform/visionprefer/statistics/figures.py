@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from visionprefer.blocksworld.agreement import OracleFigures
 from visionprefer.statistics.win_rates import WinRate
 
 
@@ -72,3 +73,4 @@ class Statistics(_Figures):
     sources: list[SourceFigures]  # the most images first
     win_rates: dict[str, list[WinRate]]  # overall, by column of the plan; empty where no pair differs in it
     prompts_without_choice: int  # kept, but no aspect gives them a choice: the training table lacks them
+    oracle: OracleFigures | None  # null where the run used no built-in model

@@ -2,10 +2,13 @@
 
 from typing import NamedTuple
 
+from visionprefer.blocksworld.agreement import OracleFigures
+from visionprefer.schema import ASPECTS
 from visionprefer.statistics.figures import AspectFigures, PromptFigures, ReplyFigures, SourceFigures, Statistics
 from visionprefer.statistics.win_rates import WinRate
 
 NOTHING = "–"
+UNKNOWN = "not told"  # the model of images that existed already
 REASONS = 10  # of each kind that are shown, the commonest
 
 
@@ -29,8 +32,10 @@ def tables(statistics: Statistics) -> list[Table]:
         _preferences(statistics.aspects),
         _scores(statistics.aspects),
         _histogram(statistics.aspects),
-        _sources(statistics.sources, list(statistics.aspects)),
+        _sources(statistics.sources),
+        _means(statistics.sources, list(statistics.aspects)),
         *(_wins(column, rates) for column, rates in statistics.win_rates.items()),
+        *(_oracle(statistics.oracle) if statistics.oracle else []),
     ]
     return [table for table in told if table.rows]
 
@@ -98,17 +103,14 @@ def _histogram(aspects: dict[str, AspectFigures]) -> Table:
     return Table("Images by score, in half points", ["score from", *aspects], rows)
 
 
-def _sources(sources: list[SourceFigures], aspects: list[str]) -> Table:
-    rows = [
-        [
-            source.model or "not told",
-            _count(source.images),
-            _share(source.share),
-            *(_score(source.means[aspect]) for aspect in aspects),
-        ]
-        for source in sources
-    ]
-    return Table("Source models, with mean scores", ["model", "images", "share", *aspects], rows)
+def _sources(sources: list[SourceFigures]) -> Table:
+    rows = [[source.model or UNKNOWN, _count(source.images), _share(source.share)] for source in sources]
+    return Table("Source models", ["model", "images", "share"], rows)
+
+
+def _means(sources: list[SourceFigures], aspects: list[str]) -> Table:
+    rows = [[source.model or UNKNOWN, *(_score(source.means[aspect]) for aspect in aspects)] for source in sources]
+    return Table("Mean scores by source model", ["model", *aspects], rows)
 
 
 def _wins(column: str, rates: list[WinRate]) -> Table:
@@ -118,11 +120,34 @@ def _wins(column: str, rates: list[WinRate]) -> Table:
             rate.value if isinstance(rate.value, str) else f"{rate.value:g}",
             _count(rate.comparisons),
             _share(rate.rate),
-            f"{100 * rate.low:.1f} to {_share(rate.high)}",
+            _interval(rate.low, rate.high),
         ]
         for rate in rates
     ]
     return Table(f"Win rate by {name}, overall", [name, "comparisons", "win rate", "95 % interval"], rows)
+
+
+def _oracle(figures: OracleFigures) -> list[Table]:
+    judge = [
+        [
+            aspect,
+            _count(found.pairs),
+            _share(found.agreement),
+            _interval(found.low, found.high),
+            _share(found.tie_rate),
+        ]
+        for aspect, found in figures.aspects.items()
+    ]
+    right = [
+        [found.model or UNKNOWN, _count(found.images), _share(found.fully_right), _interval(found.low, found.high)]
+        for found in figures.models
+    ]
+    means = [[found.model or UNKNOWN, *map(_score, found.means.values())] for found in figures.models]
+    return [
+        Table("The judge against the oracle", ["aspect", "pairs", "agreement", "95 % interval", "judge's ties"], judge),
+        Table("Images that are fully right", ["model", "images", "fully right", "95 % interval"], right),
+        Table("Mean scores by source model, of the oracle", ["model", *ASPECTS], means),
+    ]
 
 
 def _count(count: int) -> str:
@@ -131,6 +156,10 @@ def _count(count: int) -> str:
 
 def _share(share: float | None) -> str:
     return NOTHING if share is None else f"{100 * share:.1f} %"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return NOTHING if low is None else f"{100 * low:.1f} to {_share(high)}"
 
 
 def _score(score: float | None, decimals: int = 2) -> str:

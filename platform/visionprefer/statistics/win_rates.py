@@ -1,13 +1,11 @@
 """How often images of one kind are preferred to those of another, with intervals."""
 
-import math
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
-Z_95 = 1.959964  # the standard normal's 97.5 % quantile: intervals of 95 %
+from visionprefer.intervals import wilson_interval
 
 
 class WinRate(BaseModel):
@@ -43,25 +41,6 @@ def win_rates(preferences: pa.Table, images: pa.Table, column: str) -> list[WinR
     comparisons = np.bincount(value, minlength=len(values.dictionary))
     found = zip(values.dictionary.to_pylist(), wins.tolist(), comparisons.tolist(), strict=True)
     return [_win_rate(value, won, of) for value, won, of in sorted(found) if of]
-
-
-def wilson_interval(wins: float, comparisons: int) -> tuple[float, float]:
-    """The 95 % score interval of a share, (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n) with p = wins/n.
-
-    With ties as half wins it is wider than need be. It takes comparisons for independent; those of one prompt share
-    images, so that with few prompts it is too narrow.
-
-    Args:
-        wins: 0 … comparisons.
-        comparisons: n, at least 1.
-
-    References: E. B. Wilson, Probable inference, the law of succession, and statistical inference, Journal of the
-    American Statistical Association 22 (1927), 209-212.
-    """
-    p, z2_n = wins / comparisons, Z_95**2 / comparisons
-    middle = p + z2_n / 2
-    half = math.sqrt(z2_n * (p * (1 - p) + z2_n / 4))
-    return max(0.0, (middle - half) / (1 + z2_n)), min(1.0, (middle + half) / (1 + z2_n))
 
 
 def _win_rate(value: float | str, wins: float, comparisons: int) -> WinRate:

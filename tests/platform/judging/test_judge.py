@@ -13,7 +13,7 @@ from visionprefer.recipe import JudgeSettings
 from visionprefer.schema import ASPECTS, IMAGE, REPLIES
 
 VERDICT = json.dumps({aspect: {"rationale": "Seen.", "score": 3} for aspect in ASPECTS})
-MODEL = Model("folder/judge", "folder/judge", None, None, "digest")
+MODEL = Model("folder/judge", None, None, "digest")
 SETTINGS = JudgeSettings(model="folder/judge")
 
 

@@ -70,6 +70,6 @@ def test_a_request_that_raises_fails_alone(tiny_llava: Path) -> None:
 
 
 def test_a_folder_that_is_no_judge_is_told(tiny_sd: Path) -> None:
-    model = Model("x", str(tiny_sd), None, None, "")
+    model = Model(str(tiny_sd), None, None, "")
     with pytest.raises(InputError, match=r"judge\.model: 'x' cannot be loaded"):
         TransformersEngine(JudgeSettings(model="x"), model)

@@ -1,0 +1,86 @@
+"""Whether the faults that a judge names in its rationales are there, as far as its sentences are those it learnt."""
+
+import re
+from typing import NamedTuple
+
+from visionprefer.blocksworld.oracle import APART, TIGHT
+from visionprefer.blocksworld.scenes import COLOURS, SHAPES
+from visionprefer.blocksworld.sight import Seen, Sight
+
+UNDAMAGED = 0.08  # what fidelity 5 allows
+LEVEL = 0.15  # distance of the centre of mass, in half widths, that an aesthetic score of 5 allows
+HALF = 32.0  # pixels
+
+_NUMBERS = ("no", "one", "two", "three", "four", "five")
+_KIND = rf"(?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})(?:e?s)?"
+_OTHER = _KIND.replace("colour", "colour_2").replace("shape", "shape_2")
+_COUNT = re.compile(rf"There (?:is|are) (?P<number>{'|'.join(_NUMBERS)}) (?:{_KIND}|objects?)(?:, not \w+)?")
+_RELATION = re.compile(rf"The {_KIND} (?:is|are) not (?P<relation>left of|right of|above|below) the {_OTHER}")
+_BACKGROUND = re.compile(r"The background is (?P<background>\w+), not \w+")
+_MARK = re.compile(r"(?P<mark>The forbidden mark is (?:missing|there)|There is a trace of the forbidden mark)")
+_DAMAGED = re.compile(rf"The {_KIND} is (?:slightly|clearly|strongly|utterly) \w+")
+_LEANING = re.compile(r"It leans (?:slightly|clearly|strongly|utterly) to the (?P<side>left|right|top|bottom)")
+
+
+class Claim(NamedTuple):
+    """A fault that a rationale names: the sentence, and whether the picture has it."""
+
+    sentence: str
+    true: bool
+
+
+def claims(rationale: str, sight: Sight) -> list[Claim]:
+    """The faults that a rationale names, each compared with what the oracle sees; other sentences are passed over."""
+    found = []
+    for sentence in re.split(r"(?<=\.)\s+", rationale):
+        true = _is_true(sentence.strip().removesuffix("."), sight)
+        if true is not None:
+            found.append(Claim(sentence, true))
+    return found
+
+
+def _is_true(sentence: str, sight: Sight) -> bool | None:
+    """None if the sentence names no fault."""
+    if found := _COUNT.fullmatch(sentence):
+        return len(_seen(found, sight)) == _NUMBERS.index(found["number"])
+    if found := _RELATION.fullmatch(sentence):
+        return not _related(found, sight)
+    if found := _BACKGROUND.fullmatch(sentence):
+        return sight.background == found["background"]
+    if found := _MARK.fullmatch(sentence):
+        return (sight.mark == "none") == sentence.endswith("missing")
+    if found := _DAMAGED.fullmatch(sentence):
+        return any(seen.damage > UNDAMAGED for seen in _seen(found, sight))
+    if found := _LEANING.fullmatch(sentence):
+        return _leaning(found["side"], sight) > 0
+    if sentence == "It is crowded":
+        return min(sight.object_gap, *(seen.edge_gap for seen in sight.objects), HALF) < TIGHT
+    if sentence == "The picture is empty":
+        return not sight.objects
+    return None
+
+
+def _seen(found: re.Match[str], sight: Sight, suffix: str = "") -> list[Seen]:
+    kind = (found["colour" + suffix], found["shape" + suffix])
+    return [seen for seen in sight.objects if kind == (None, None) or (seen.colour, seen.shape) == kind]
+
+
+def _related(found: re.Match[str], sight: Sight) -> bool:
+    sign = 1 if found["relation"] in ("left of", "above") else -1
+    across = found["relation"].endswith(" of")
+    first, second = (
+        [sign * (seen.x if across else seen.y) for seen in _seen(found, sight, suffix)] for suffix in ("", "_2")
+    )
+    return bool(first and second) and max(first) + APART <= min(second)
+
+
+def _leaning(side: str, sight: Sight) -> float:
+    """How far the centre of mass lies to that side, in half widths, beyond what is level; negative if it does not."""
+    mass = sum(seen.area for seen in sight.objects)
+    if not mass:
+        return -1.0
+    x, y = (sum(seen.area * place for seen, place in zip(sight.objects, places, strict=True)) / mass for places in (
+        [seen.x for seen in sight.objects], [seen.y for seen in sight.objects]))  # fmt: skip
+    toward = {"left": HALF - x, "right": x - HALF, "top": HALF - y, "bottom": y - HALF}[side]
+    away = ((x - HALF) ** 2 + (y - HALF) ** 2) ** 0.5
+    return toward / HALF if away / HALF > LEVEL else -1.0

@@ -1,0 +1,187 @@
+"""Puts a trained model into the package, with a card that says how it was trained and what was measured.
+
+    python -m visionprefer.blocksworld.publish blocks-sd
+    python -m visionprefer.blocksworld.publish blocks-llava --run runs/quickstart
+
+The judge is measured on a finished run of the quickstart; before there is one, its card has no figures.
+"""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jinja2
+import typer
+from PIL import Image
+from safetensors import safe_open
+
+from visionprefer.blocksworld import measure, measure_judge
+from visionprefer.blocksworld.training import blip, clip, image_model, judge
+from visionprefer.models import BUILTIN_MODELS
+from visionprefer.run_folder import RunFolder
+from visionprefer.store import Store
+
+PICTURES = 512
+GRID = (8, 4)  # pictures across and down
+MAGNIFIED = 2  # pixels on a side for one
+
+
+class Card(NamedTuple):
+    """What a card says that is not measured."""
+
+    library: str
+    loader: str
+    summary: str
+    steps: str
+
+
+CARDS = {
+    "blocks-sd": Card(
+        "diffusers",
+        "StableDiffusionPipeline",
+        "A Stable Diffusion pipeline of a few million parameters, which draws 64 × 64 pixels.",
+        f"{image_model.SIZES['blocks-sd'].steps:,} of {image_model.SIZES['blocks-sd'].batch} pictures, UNet and text "
+        "encoder together",
+    ),
+    "blocks-sd-small": Card(
+        "diffusers",
+        "StableDiffusionPipeline",
+        "The smaller and worse of two Stable Diffusion pipelines, which draws 64 × 64 pixels.",
+        f"{image_model.SIZES['blocks-sd-small'].steps:,} of {image_model.SIZES['blocks-sd-small'].batch} pictures, "
+        "UNet and text encoder together",
+    ),
+    "blocks-llava": Card(
+        "transformers",
+        "LlavaForConditionalGeneration",
+        "A LLaVA of two million parameters that judges pictures by the rubric, rationale before score.",
+        f"{judge.STEPS:,}, the first {judge.CAPTIONS_FIRST:,} on captions, then a quarter captions and three quarters "
+        f"judgements, {2 * judge.BATCH} and {judge.BATCH} a step",
+    ),
+    "blocks-clip": Card(
+        "transformers",
+        "CLIPModel",
+        "A CLIP of a million parameters, a backbone for reward models.",
+        f"{clip.STEPS:,} of {clip.BATCH} pictures with their captions",
+    ),
+    "blocks-blip": Card(
+        "transformers",
+        "BlipForImageTextRetrieval",
+        "A BLIP of a million parameters, a backbone for reward models.",
+        f"{blip.STEPS:,} of {blip.BATCH} pictures with a caption that fits and two that do not",
+    ),
+}
+
+
+def publish(
+    name: Annotated[str, typer.Argument(help="Which model: " + ", ".join(CARDS))],
+    trained: Annotated[Path, typer.Option(help="Where the trained models are.")] = Path("runs/blocksworld"),
+    run: Annotated[Path | None, typer.Option(help="A finished quickstart, to measure the judge on.")] = None,
+) -> None:
+    """Put a trained model into the package and write its card."""
+    folder = BUILTIN_MODELS / name
+    if (trained / name / "model").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(trained / name / "model", folder)
+        shutil.copy(trained / name / "journal.tsv", folder)
+    figures, grid, measured = _measured(name, folder, run)
+    text = _card(name, folder, figures, grid, measured)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    typer.echo(text)
+
+
+def _measured(name: str, folder: Path, run: Path | None) -> tuple[dict[str, str], str | None, str]:
+    """Figures, a line about the grid of pictures, and what was measured on."""
+    if name.startswith("blocks-sd"):
+        prompts = measure.held_out_prompts(PICTURES)
+        made = measure.pictures(folder, prompts)
+        _grid(made).save(folder / "grid.png", optimize=True)
+        first = ", ".join(f"“{prompt}”" for prompt in prompts[: GRID[0]])
+        told = (
+            f"One picture for each of {PICTURES} held-out prompts of two and three objects, guidance_scale "
+            f"{measure.GUIDANCE_SCALE}, {measure.NUM_INFERENCE_STEPS} steps, seeds 0 and up; by the oracle, with 95 % "
+            "intervals."
+        )
+        return _rows(measure.image_model(prompts, made)), f"The first row: {first}.", told
+    if name == "blocks-llava":
+        if run is None:
+            return {}, None, "Not yet."
+        found = measure_judge.judge(RunFolder(Store(str(run))))
+        return _rows(found), None, "On a finished quickstart: pictures by both image models for held-out prompts."
+    return (
+        _rows(measure.retrieval(folder)),
+        None,
+        "Which caption of held-out scenes belongs to which render, first guess.",
+    )
+
+
+def _rows(figures: Iterable[tuple[Any, Any]], prefix: str = "") -> dict[str, str]:
+    """Figures as rows: names in words, and values."""
+    rows: dict[str, str] = {}
+    for name, value in figures:
+        words = f"{prefix}{str(name).replace('_', ' ')}"
+        if isinstance(value, dict):
+            rows |= _rows(value.items(), f"{words}: ")
+        else:
+            rows[words] = f"{value:.2f}" if isinstance(value, float) else str(value)
+    return rows
+
+
+def _grid(pictures: list[Image.Image]) -> Image.Image:
+    across, down = GRID
+    side = 64 * MAGNIFIED + 4
+    grid = Image.new("RGB", (across * side, down * side), "white")
+    for place, picture in enumerate(pictures[: across * down]):
+        large = picture.resize((64 * MAGNIFIED,) * 2, Image.Resampling.NEAREST)
+        grid.paste(large, (place % across * side + 2, place // across * side + 2))
+    return grid
+
+
+def _card(name: str, folder: Path, figures: dict[str, str], grid: str | None, measured: str) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("visionprefer"),
+        autoescape=False,  # noqa: S701  Markdown, of our own words
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    card = CARDS[name]
+    seconds = float((folder / "journal.tsv").read_text().split()[-1])
+    vae = ["python -m visionprefer.blocksworld.training vae"]
+    commands = [*(vae if name not in ("blocks-clip", "blocks-blip") else [])]
+    commands += [f"python -m visionprefer.blocksworld.{do} {name}" for do in ("training", "publish")]
+    return environment.get_template("model_card.md").render(
+        name=name,
+        library=card.library,
+        loader=card.loader,
+        summary=card.summary,
+        sizes=_sizes(folder),
+        training={
+            "seed": 0,
+            "steps": card.steps,
+            "time": f"{seconds / 60:.0f} min on one core of a CPU that others used too",
+        },
+        commands=commands,
+        measured_on=measured,
+        figures=figures,
+        grid=grid,
+    )
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    sizes = {}
+    for file in sorted(folder.rglob("*.safetensors")):
+        with safe_open(file, framework="numpy") as weights:
+            part = "model" if file.parent == folder else file.parent.name
+            sizes[part] = sum(_count(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
+    return sizes
+
+
+def _count(shape: Any) -> int:
+    count = 1
+    for length in shape:
+        count *= length
+    return count
+
+
+if __name__ == "__main__":
+    typer.run(publish)

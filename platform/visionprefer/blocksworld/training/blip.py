@@ -1,0 +1,106 @@
+"""A small BLIP, trained to match pictures with captions: contrastively, and by a head that sees both together.
+
+Reference: BLIP (arXiv 2201.12086) section 3.2, the contrastive and the matching loss; the captions that do not fit are
+descriptions changed in one or two things, beside the likeliest of the batch.
+"""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy, normalize
+from transformers import BlipConfig, BlipForImageTextRetrieval, BlipProcessor
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+from visionprefer.blocksworld.training import data, loop, tokens
+from visionprefer.blocksworld.training.judge_data import other_wish
+from visionprefer.blocksworld.wording import word
+
+STEPS = 2_500
+BATCH = 48
+SCENES = 60_000
+
+
+class Matcher(torch.nn.Module):
+    """What learns: the BLIP, and the temperature of its contrastive loss, which it does not keep."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__()
+        self.blip = _model(tokenizer)
+        self.log_scale = torch.nn.Parameter(torch.tensor(2.66))
+
+    def forward(self, pixels: torch.Tensor, true: Any, false: Any) -> torch.Tensor:
+        """The loss on pictures [B, 3, 64, 64] with a caption that fits and one that does not."""
+        blip = self.blip
+        image = blip.vision_model(pixel_values=pixels).last_hidden_state
+        text = blip.text_encoder(**true).last_hidden_state
+        similarity = normalize(blip.vision_proj(image[:, 0]), dim=-1) @ normalize(blip.text_proj(text[:, 0]), dim=-1).T
+        logits = similarity * self.log_scale.exp().clamp(max=100)
+        target = torch.arange(len(pixels))
+        contrast = (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+        likeliest = logits.detach().fill_diagonal_(-1e4).argmax(dim=1)
+        pairs = [(true, target, 1), (false, target, 0), (true, likeliest, 0)]
+        matching = [
+            cross_entropy(self.match({k: v[rows] for k, v in caption.items()}, image), torch.full_like(target, fits))
+            for caption, rows, fits in pairs
+        ]
+        return contrast + sum(matching) / len(matching)
+
+    def match(self, caption: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+        """Logits [B, 2] of not matching and matching."""
+        seen = self.blip.text_encoder(
+            **caption,
+            encoder_hidden_states=image,
+            encoder_attention_mask=torch.ones(image.shape[:2], dtype=torch.long),
+        )
+        return self.blip.itm_head(seen.last_hidden_state[:, 0])
+
+
+def train(folder: Path, seed: int) -> None:
+    """Train the BLIP; the folder gets it in `model/`, with the checkpoint beside it."""
+    torch.manual_seed(seed)
+    tokenizer = tokens.bert_tokenizer()
+    matcher = Matcher(tokenizer)
+    pool = data.pool(SCENES, seed)
+
+    def loss(step: int) -> torch.Tensor:
+        rows = data.batch(BATCH, SCENES, step, seed)
+        chance = random.Random(f"{seed} {step}")
+        wishes = [pool.descriptions[row] for row in rows]
+        fitting = [word(wish, chance) for wish in wishes]
+        others = [word(other_wish(wish, chance), chance) for wish in wishes]
+        true, false = (_inputs(tokenizer, texts) for texts in (fitting, others))
+        return matcher(data.scaled(pool.pictures[rows]), true, false)
+
+    loop.train(matcher, loss, folder=folder, steps=STEPS, learning_rate=8e-4)
+    size = {"height": 64, "width": 64}
+    processor = BlipProcessor(BlipImageProcessorPil(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3), tokenizer)
+    matcher.blip.to(torch.float16).save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+
+
+def _inputs(tokenizer: Any, texts: list[str]) -> dict[str, torch.Tensor]:
+    encoded = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+    return {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}
+
+
+def _model(tokenizer: Any) -> BlipForImageTextRetrieval:
+    layers = {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4}
+    config = BlipConfig(
+        vision_config={**layers, "num_hidden_layers": 4, "image_size": 64, "patch_size": 8},
+        text_config={
+            **layers,
+            "encoder_hidden_size": 128,
+            "num_hidden_layers": 3,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 64,
+            "bos_token_id": tokenizer.cls_token_id,
+            "eos_token_id": tokenizer.sep_token_id,
+            "sep_token_id": tokenizer.sep_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        projection_dim=128,
+        image_text_hidden_size=128,
+    )
+    return BlipForImageTextRetrieval(config)

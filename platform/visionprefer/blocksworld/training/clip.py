@@ -1,0 +1,59 @@
+"""A small CLIP, trained contrastively on captions of renders."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CLIPConfig, CLIPModel, CLIPProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from visionprefer.blocksworld.training import data, loop, tokens
+from visionprefer.blocksworld.wording import word
+
+STEPS = 2_500
+BATCH = 96
+SCENES = 60_000
+
+
+def train(folder: Path, seed: int) -> None:
+    """Train the CLIP; the folder gets it in `model/`, with the checkpoint beside it."""
+    torch.manual_seed(seed)
+    tokenizer = tokens.clip_tokenizer()
+    model = _model(tokenizer)
+    pool = data.pool(SCENES, seed)
+
+    def loss(step: int) -> torch.Tensor:
+        rows = data.batch(BATCH, SCENES, step, seed)
+        chance = random.Random(f"{seed} {step}")
+        texts = [word(pool.descriptions[row], chance) for row in rows]
+        inputs = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+        return model(pixel_values=data.scaled(pool.pictures[rows]), **inputs, return_loss=True).loss
+
+    loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=1e-3)
+    size = {"height": 64, "width": 64}
+    processor = CLIPProcessor(
+        CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3),
+        tokenizer,
+    )
+    model.to(torch.float16).save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+
+
+def _model(tokenizer: Any) -> CLIPModel:
+    layers = {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4}
+    config = CLIPConfig(
+        vision_config={**layers, "num_hidden_layers": 4, "image_size": 64, "patch_size": 8, "projection_dim": 128},
+        text_config={
+            **layers,
+            "num_hidden_layers": 3,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": tokens.PROMPT_LENGTH,
+            "projection_dim": 128,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        projection_dim=128,
+    )
+    return CLIPModel(config)

@@ -1,0 +1,52 @@
+"""Pictures of training scenes, and batches of them."""
+
+import random
+from dataclasses import dataclass
+
+import numpy
+import torch
+from rich.progress import track
+
+from visionprefer.blocksworld.renderer import Scene, compose, draw
+from visionprefer.blocksworld.scenes import Description, sample
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Scenes with what they show.
+
+    Attributes:
+        descriptions: what was asked for.
+        scenes: what was drawn.
+        pictures: uint8 [scenes, 3, 64, 64].
+    """
+
+    descriptions: list[Description]
+    scenes: list[Scene]
+    pictures: torch.Tensor
+
+
+def pool(size: int, seed: int) -> Pool:
+    """So many scenes of the training split."""
+    chance = random.Random(seed)
+    descriptions = [sample("training", chance) for _ in range(size)]
+    scenes = [compose(description, chance) for description in track(descriptions, "drawing scenes")]
+    pictures = torch.empty((size, 3, 64, 64), dtype=torch.uint8)
+    for index, scene in enumerate(scenes):
+        pictures[index] = as_tensor(draw(scene))
+    return Pool(descriptions, scenes, pictures)
+
+
+def batch(size: int, among: int, step: int, seed: int) -> list[int]:
+    """Which rows make up the batch with this number: the same whenever it is asked for."""
+    return numpy.random.default_rng((seed, step)).integers(among, size=size).tolist()
+
+
+def as_tensor(picture: object) -> torch.Tensor:
+    """A picture as uint8 [3, 64, 64]."""
+    return torch.from_numpy(numpy.array(picture)).permute(2, 0, 1)
+
+
+def scaled(pictures: torch.Tensor) -> torch.Tensor:
+    """uint8 pictures as float32 from -1 to 1."""
+    return pictures.float() / 127.5 - 1

@@ -1,0 +1,143 @@
+"""The judge: a LLaVA that first learns to say what is in a picture, then to judge it by the rubric."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from visionprefer.blocksworld import labels
+from visionprefer.blocksworld.training import data, judge_data, loop, tokens
+from visionprefer.blocksworld.training.judge_data import Example
+from visionprefer.blocksworld.wording import understand, word
+from visionprefer.judging.rubric import question
+
+CAPTIONS_FIRST = 1_500  # steps
+STEPS = 5_500
+BATCH = 32
+EXAMPLES = 60_000
+PATCH = 8
+PATCHES = (64 // PATCH) ** 2
+WHAT_IS_THERE = "What is in the image, from left to right?"
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }}: {% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def train(folder: Path, vae_folder: Path, seed: int) -> None:
+    """Train the judge; the folder gets it in `model/`, with the checkpoint beside it."""
+    torch.manual_seed(seed)
+    vae = AutoencoderKL.from_pretrained(vae_folder).float().eval()
+    processor = _processor()
+    model = _model(processor.tokenizer)
+    examples, pictures = judge_data.examples(EXAMPLES, seed, vae)
+
+    def loss(step: int) -> torch.Tensor:
+        captions = step < CAPTIONS_FIRST or step % 4 == 0
+        rows = data.batch(BATCH * 2 if captions else BATCH, len(examples), step, seed)
+        chance = random.Random(f"{seed} {step}")
+        exchange = _caption if captions else _judgement
+        texts = [exchange(examples[row], chance) for row in rows]
+        inputs = _inputs(processor.tokenizer, texts)
+        return model(pixel_values=data.scaled(pictures[rows]), **inputs).loss
+
+    loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=1e-3, warm_up=300)
+    save(model, processor, folder / "model")
+
+
+def save(model: Any, processor: Any, folder: Path) -> None:
+    """Write the judge in fp16, its weights under the names that the hub's LLaVAs have."""
+    model.to(torch.float16).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    named = {
+        name.replace("vision_tower.", "vision_tower.vision_model.") if "vision_model" not in name else name: weight
+        for name, weight in weights.items()
+    }
+    save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _caption(example: Example, _: random.Random) -> tuple[str, str]:
+    return WHAT_IS_THERE, labels.seen(example.scene)
+
+
+def _judgement(example: Example, chance: random.Random) -> tuple[str, str]:
+    wish = example.description
+    if chance.random() < 0.4:
+        wish = judge_data.other_wish(wish, chance)
+    prompt = word(wish, chance)
+    verdicts = {
+        "prompt_following": labels.prompt_following(understand(prompt) or wish, example.scene),
+        "aesthetic": example.aesthetic,
+        "fidelity": example.fidelity,
+        "harmlessness": example.harmlessness,
+    }
+    return question(prompt), json.dumps({aspect: verdict.model_dump() for aspect, verdict in verdicts.items()})
+
+
+def _inputs(tokenizer: Any, exchanges: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
+    """Questions with their image, and the replies that are learnt."""
+    starts = [f"user: {'<image>' * PATCHES}\n{asked}\nassistant: " for asked, _ in exchanges]
+    ends = [reply + tokenizer.eos_token for _, reply in exchanges]
+    asked, replies = (tokenizer(texts).input_ids for texts in (starts, ends))
+    length = max(len(a) + len(b) for a, b in zip(asked, replies, strict=True))
+    shape = (len(exchanges), length)
+    ids, labels_ = torch.full(shape, tokenizer.pad_token_id), torch.full(shape, -100)
+    mask = torch.zeros(shape, dtype=torch.long)
+    for row, (a, b) in enumerate(zip(asked, replies, strict=True)):
+        ids[row, : len(a) + len(b)] = torch.tensor(a + b)
+        labels_[row, len(a) : len(a) + len(b)] = torch.tensor(b)
+        mask[row, : len(a) + len(b)] = 1
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels_}
+
+
+def _processor() -> Any:
+    size = {"height": 64, "width": 64}
+    return LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(
+            size={"shortest_edge": 64}, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        ),
+        tokenizer=tokens.judge_tokenizer(),
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+
+
+def _model(tokenizer: Any) -> LlavaForConditionalGeneration:
+    vision = CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=64,
+        patch_size=PATCH,
+    )
+    language = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,  # of 32 dimensions each: vLLM's kernels for the CPU want a multiple of 32
+        num_key_value_heads=4,
+        max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=language,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=PATCHES,
+        vision_feature_layer=-1,
+    )
+    return LlavaForConditionalGeneration(config)

@@ -1,0 +1,113 @@
+"""What a perfect judge says follows from how the picture was made, by the world's own rules."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from visionprefer.blocksworld import labels
+from visionprefer.blocksworld.renderer import Mark, Scene, Thing, coverage, draw, outline
+from visionprefer.blocksworld.scenes import Description, Group, sample
+from visionprefer.blocksworld.spoiler import Flaw, Spoilt, spoil
+from visionprefer.judging.rubric import Verdict
+
+RED_LEFT_OF_BLUE = Description((Group(1, "red", "circle"), Group(1, "blue", "square")), "left of", "white")
+
+
+def thing(colour="red", shape="circle", x=20.0, y=32.0, radius=10.0):
+    return Thing(colour, shape, x, y, radius, 0, (255, 0, 0))
+
+
+def spoilt(*things, background="white", mark=None, flaws=None):
+    scene = Scene(things, background, (244, 244, 244), mark)
+    covered = tuple(coverage(outline(each)) for each in things)
+    return Spoilt(scene, covered, flaws or (None,) * len(things), draw(scene))
+
+
+RIGHT = (thing(), thing("blue", "square", x=44.0))
+
+
+@pytest.mark.parametrize(
+    ("things", "background", "score", "says"),
+    [
+        (RIGHT, "white", 5, "All of it is there."),
+        (RIGHT, "black", 4, "The background is black, not white."),
+        (RIGHT[:1], "white", 2, "There is no blue square. There is one object, not two. The red circle is not left of"),
+        ((RIGHT[0], thing("blue", "ring", x=44.0)), "white", 3, "There is no blue square. The red circle is not left"),
+        ((*RIGHT, thing("green", y=8, x=32, radius=6)), "white", 4, "There are three objects, not two."),
+        ((thing(x=44.0), thing("blue", "square", x=20.0)), "white", 4, "The red circle is not left of the blue square"),
+        ((thing(x=30.0, y=12), thing("blue", "square", x=33.0, y=50)), "white", 4, "not left of"),
+        (
+            (),
+            "grey",
+            1,
+            "nothing, on grey. There is no red circle. There is no blue square. There is no object, not tw",
+        ),
+    ],
+)
+def test_prompt_following_names_the_facts_that_fail(things, background, score, says):
+    verdict = labels.label(RED_LEFT_OF_BLUE, spoilt(*things, background=background)).prompt_following
+    assert verdict.score == score
+    assert says in verdict.rationale
+
+
+def test_a_rationale_begins_with_what_is_there_from_left_to_right():
+    assert labels.seen(spoilt(thing("blue", "ring", x=50, y=50), thing(x=12, y=12)).scene) == (
+        "red circle upper left, blue ring lower right, on white."
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "score", "says"),
+    [
+        (32, 32, 5, "Well balanced."),
+        (26, 32, 4, "It leans slightly to the left."),
+        (32, 42, 3, "It leans clearly to the bottom."),
+        (46, 32, 2, "It leans strongly to the right."),
+        (32, 14, 1, "It leans utterly to the top."),
+    ],
+)
+def test_aesthetic_is_the_balance(x, y, score, says):
+    verdict = labels.aesthetic(spoilt(thing(x=x, y=y)))
+    assert (verdict.score, verdict.rationale) == (score, says)
+
+
+def test_touching_objects_crowd():
+    apart, touching = (labels.aesthetic(spoilt(thing(x=32 - d), thing(x=32 + d))) for d in (14, 9.2))
+    assert (apart.score, touching.score) == (5, 4)
+    assert "crowded" in touching.rationale
+    assert "crowded" in labels.aesthetic(spoilt(thing(x=9.2))).rationale
+
+
+@pytest.mark.parametrize(("damage", "score"), [(0.05, 5), (0.1, 4), (0.2, 3), (0.35, 2), (0.6, 1)])
+def test_fidelity_is_the_worst_objects(damage, score):
+    flaws = (Flaw("faded", 0.04), Flaw("smeared", damage))
+    verdict = labels.fidelity(spoilt(*RIGHT, flaws=flaws))
+    assert verdict.score == score
+    assert ("blue square" in verdict.rationale and "smeared" in verdict.rationale) == (score < 5)
+
+
+@pytest.mark.parametrize(("mark", "score"), [(None, 5), (Mark(50, 50, 7), 1), (Mark(50, 50, 7, 0.3), 3)])
+def test_harmlessness_is_the_mark(mark, score):
+    assert labels.harmlessness(spoilt(*RIGHT, mark=mark)).score == score
+
+
+def test_a_mark_that_was_asked_for_is_a_fact_and_harmful_all_the_same():
+    asked = replace(RED_LEFT_OF_BLUE, mark=True)
+    with_mark = labels.label(asked, spoilt(*RIGHT, mark=Mark(32, 55, 7)))
+    assert (with_mark.prompt_following.score, with_mark.harmlessness.score) == (5, 1)
+    assert "The forbidden mark is missing." in labels.label(asked, spoilt(*RIGHT)).prompt_following.rationale
+
+
+def test_an_empty_picture_is_the_worst():
+    verdict = labels.label(RED_LEFT_OF_BLUE, spoilt())
+    assert (verdict.prompt_following.score, verdict.aesthetic.score, verdict.fidelity.score) == (1, 1, 1)
+
+
+def test_every_spoilt_picture_has_a_verdict_that_fits_into_the_quickstarts_rationales():
+    chance = random.Random(0)
+    for _ in range(300):
+        wish = sample("training", chance)
+        verdict = labels.label(wish, spoil(wish, chance))
+        assert isinstance(verdict, Verdict)
+        assert len(verdict.prompt_following.rationale) <= 300

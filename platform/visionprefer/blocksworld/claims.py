@@ -1,5 +1,6 @@
 """Whether the faults that a judge names in its rationales are there, as far as its sentences are those it learnt."""
 
+import math
 import re
 from typing import NamedTuple
 
@@ -52,7 +53,7 @@ def _is_true(sentence: str, sight: Sight) -> bool | None:
     if found := _DAMAGED.fullmatch(sentence):
         return any(seen.damage > UNDAMAGED for seen in _seen(found, sight))
     if found := _LEANING.fullmatch(sentence):
-        return _leaning(found["side"], sight) > 0
+        return _leans(found["side"], sight)
     if sentence == "It is crowded":
         return min(sight.object_gap, *(seen.edge_gap for seen in sight.objects), HALF) < TIGHT
     if sentence == "The picture is empty":
@@ -74,13 +75,8 @@ def _related(found: re.Match[str], sight: Sight) -> bool:
     return bool(first and second) and max(first) + APART <= min(second)
 
 
-def _leaning(side: str, sight: Sight) -> float:
-    """How far the centre of mass lies to that side, in half widths, beyond what is level; negative if it does not."""
-    mass = sum(seen.area for seen in sight.objects)
-    if not mass:
-        return -1.0
-    x, y = (sum(seen.area * place for seen, place in zip(sight.objects, places, strict=True)) / mass for places in (
-        [seen.x for seen in sight.objects], [seen.y for seen in sight.objects]))  # fmt: skip
-    toward = {"left": HALF - x, "right": x - HALF, "top": HALF - y, "bottom": y - HALF}[side]
-    away = ((x - HALF) ** 2 + (y - HALF) ** 2) ** 0.5
-    return toward / HALF if away / HALF > LEVEL else -1.0
+def _leans(side: str, sight: Sight) -> bool:
+    """Whether the centre of mass lies to that side, and further than is level."""
+    right, down = (place - HALF for place in sight.middle)
+    toward = {"left": -right, "right": right, "top": -down, "bottom": down}[side]
+    return toward > 0 and math.hypot(right, down) > LEVEL * HALF

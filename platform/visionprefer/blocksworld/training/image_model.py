@@ -31,12 +31,12 @@ class Size:
     layers: int
     steps: int
     batch: int = 64
-    scenes: int = 60_000
+    scenes: int = 30_000
     learning_rate: float = 8e-4
 
 
 SIZES = {
-    "blocks-sd": Size(channels=(64, 128), text=128, layers=3, steps=5_000),
+    "blocks-sd": Size(channels=(64, 128), text=128, layers=3, steps=3_500),
     "blocks-sd-small": Size(channels=(32, 64), text=64, layers=2, steps=3_500),
 }
 

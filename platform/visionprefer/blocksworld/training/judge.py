@@ -17,10 +17,10 @@ from visionprefer.blocksworld.training.judge_data import Example
 from visionprefer.blocksworld.wording import understand, word
 from visionprefer.judging.rubric import question
 
-CAPTIONS_FIRST = 1_500  # steps
-STEPS = 5_500
+CAPTIONS_FIRST = 1_000  # steps
+STEPS = 3_200
 BATCH = 32
-EXAMPLES = 60_000
+EXAMPLES = 40_000
 PATCH = 8
 PATCHES = (64 // PATCH) ** 2
 WHAT_IS_THERE = "What is in the image, from left to right?"

@@ -1,0 +1,74 @@
+"""A fault that a judge names counts as there if the oracle sees it, whatever the score."""
+
+import random
+
+import pytest
+
+from visionprefer.blocksworld import labels
+from visionprefer.blocksworld.claims import claims
+from visionprefer.blocksworld.renderer import Mark, Scene, Thing, draw
+from visionprefer.blocksworld.scenes import sample
+from visionprefer.blocksworld.sight import look
+from visionprefer.blocksworld.spoiler import spoil
+
+RED, BLUE, WHITE = (215, 35, 40), (45, 85, 215), (244, 244, 244)
+
+
+@pytest.fixture(scope="module")
+def sight():
+    """A red circle at the upper left, a blue square to the right of it, and the mark, on white."""
+    things = (Thing("red", "circle", 16, 20, 10, 0, RED), Thing("blue", "square", 44, 22, 10, 0, BLUE))
+    return look(draw(Scene(things, "white", WHITE, Mark(50, 52, 7))))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "true"),
+    [
+        ("There is no green ring.", True),
+        ("There is no red circle.", False),
+        ("There is one red circle, not two.", True),
+        ("There are two red circles, not one.", False),
+        ("There are two objects, not three.", True),
+        ("There are three objects, not two.", False),
+        ("The red circle is not right of the blue square.", True),
+        ("The red circle is not left of the blue square.", False),
+        ("The red circles are not above the green rings.", True),
+        ("The background is white, not black.", True),
+        ("The background is grey, not white.", False),
+        ("The forbidden mark is there.", True),
+        ("The forbidden mark is missing.", False),
+        ("The red circle is strongly smeared.", False),
+        ("It leans clearly to the top.", True),
+        ("It leans clearly to the bottom.", False),
+        ("It is crowded.", False),
+        ("The picture is empty.", False),
+    ],
+)
+def test_faults_are_compared_with_the_picture(sight, sentence, true):
+    assert [claim.true for claim in claims(sentence, sight)] == [true]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["red circle left, on white.", "All of it is there.", "Every shape is clean.", "The forbidden mark is not there."],
+)
+def test_what_names_no_fault_is_passed_over(sight, sentence):
+    assert claims(sentence, sight) == []
+
+
+def test_every_sentence_of_a_rationale_counts(sight):
+    found = claims("red circle left, on white. There is no green ring. There are three objects, not two.", sight)
+    assert [claim.true for claim in found] == [True, False]
+
+
+def test_what_a_perfect_judge_says_of_spoilt_pictures_is_there():
+    chance = random.Random(0)
+    found = []
+    for _ in range(80):
+        wish = sample("training", chance)
+        case = spoil(wish, chance)
+        seen = look(case.picture)
+        found += claims(labels.prompt_following(wish, case.scene).rationale, seen)
+        found += claims(labels.harmlessness(case).rationale, seen)
+    assert len(found) > 60
+    assert sum(claim.true for claim in found) / len(found) > 0.95

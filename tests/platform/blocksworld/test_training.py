@@ -1,0 +1,158 @@
+"""Trainings learn, go on where they were interrupted, and leave folders that the stock libraries load."""
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from visionprefer.blocksworld.training import blip, clip, data, image_model, judge, loop, tokens, vae
+from visionprefer.blocksworld.training.journal import Journal
+from visionprefer.judging.rubric import parse_reply, question
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """A few steps on a few scenes: what a training does is the same."""
+    for module in (clip, blip):
+        monkeypatch.setattr(module, "STEPS", 3)
+        monkeypatch.setattr(module, "SCENES", 64)
+        monkeypatch.setattr(module, "BATCH", 4)
+    for name, value in {"STEPS": 5, "CAPTIONS_FIRST": 2, "BATCH": 3, "EXAMPLES": 120}.items():
+        monkeypatch.setattr(judge, name, value)
+
+
+@pytest.fixture(scope="module")
+def vae_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vae")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vae, "STEPS", 4)
+        patch.setattr(vae, "SCENES", 40)
+        vae.train(folder, seed=0)
+    return folder / "model"
+
+
+def test_the_loss_falls_and_an_interrupted_training_ends_with_the_same_weights(tmp_path, monkeypatch):
+    def trained(folder, steps_before_the_interruption):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 1)
+
+        def loss(step):
+            if step == steps_before_the_interruption:
+                raise KeyboardInterrupt
+            x = torch.randn(8, 4)
+            return (model(x) - x.sum(dim=1, keepdim=True)).square().mean()
+
+        loop.train(model, loss, folder=folder, steps=600, learning_rate=0.05, warm_up=10, average=0.9)
+        return model.weight.detach().clone()
+
+    whole = trained(tmp_path / "whole", None)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "parts", 550)
+    torch.testing.assert_close(trained(tmp_path / "parts", None), whole, rtol=0, atol=0)
+    torch.testing.assert_close(whole, torch.ones(1, 4), atol=0.02, rtol=0)
+
+
+def test_a_journal_tells_the_pace_and_keeps_the_loss(tmp_path, capsys):
+    journal = Journal(tmp_path / "new", 200)
+    for step in range(1, 201):
+        journal.note(step, 1.0, step * 0.6)
+    assert "step 100 of 200" in capsys.readouterr().out
+    assert [line.split("\t")[0] for line in journal.path.read_text().splitlines()] == ["100", "200"]
+
+
+def test_batches_follow_from_their_number():
+    assert data.batch(8, 100, 3, 0) == data.batch(8, 100, 3, 0) != data.batch(8, 100, 4, 0)
+
+
+def test_image_models_are_ordinary_pipelines(tmp_path, vae_folder):
+    from diffusers import DiffusionPipeline
+
+    size = replace(image_model.SIZES["blocks-sd-small"], steps=3, batch=4, scenes=40)
+    image_model.train(tmp_path, vae_folder, size, seed=0)
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "model")
+    [picture] = pipeline("a red circle", num_inference_steps=2, output_type="pil").images
+    assert picture.size == (64, 64)
+
+
+def test_a_judge_is_an_ordinary_llava_with_the_hubs_names(tmp_path, vae_folder):
+    from safetensors import safe_open
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    judge.train(tmp_path, vae_folder, seed=0)
+    with safe_open(tmp_path / "model" / "model.safetensors", framework="pt") as weights:
+        names = set(weights.keys())
+    assert {"language_model.lm_head.weight", "multi_modal_projector.linear_1.weight"} <= names
+    assert any(name.startswith("vision_tower.vision_model.encoder.layers.0.") for name in names)
+    assert any(name.startswith("language_model.model.layers.0.") for name in names)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    assert model.config.text_config.head_dim % 32 == 0
+    with safe_open(tmp_path / "model" / "model.safetensors", framework="pt") as weights:
+        loaded = model.state_dict()["model.vision_tower.embeddings.class_embedding"]
+        saved = weights.get_tensor("vision_tower.vision_model.embeddings.class_embedding")
+    torch.testing.assert_close(loaded, saved.float())
+    assert AutoProcessor.from_pretrained(tmp_path / "model").tokenizer.padding_side == "left"
+
+
+def test_what_the_judge_learns_is_what_the_processor_asks_and_the_rubric_reads(tmp_path, vae_folder):
+    from diffusers import AutoencoderKL
+    from PIL import Image
+
+    processor = judge._processor()
+    asked = processor.apply_chat_template(
+        [
+            [
+                {
+                    "role": "user",
+                    "content": [{"type": "image", "image": Image.new("RGB", (64, 64))}, _text("a red circle")],
+                }
+            ]
+        ],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    learnt = judge._inputs(processor.tokenizer, [(question("a red circle"), "")])
+    assert learnt["input_ids"][0, :-1].tolist() == asked["input_ids"][0].tolist()
+
+    examples, pictures = judge.judge_data.examples(20, 0, AutoencoderKL.from_pretrained(vae_folder))
+    assert pictures.shape == (20, 3, 64, 64)
+    for example in examples:
+        _, reply = judge._judgement(example, random.Random(0))
+        assert parse_reply(reply).model_dump() == json.loads(reply)
+
+
+def test_backbones_are_of_the_true_classes(tmp_path):
+    from transformers import AutoProcessor, BlipForImageTextRetrieval, CLIPModel
+
+    clip.train(tmp_path / "clip", seed=0)
+    blip.train(tmp_path / "blip", seed=0)
+    for name, kind in (("clip", CLIPModel), ("blip", BlipForImageTextRetrieval)):
+        _, problems = kind.from_pretrained(tmp_path / name / "model", output_loading_info=True)
+        assert not problems["missing_keys"] and not problems["unexpected_keys"]
+        assert AutoProcessor.from_pretrained(tmp_path / name / "model")(text="a cat on the moon").input_ids
+
+
+@pytest.mark.parametrize("make", [tokens.clip_tokenizer, tokens.judge_tokenizer, tokens.bert_tokenizer])
+def test_words_of_the_world_are_one_token_each_and_no_text_is_lost(make):
+    tokenizer = make()
+    known = tokenizer("two red circles left of a blue square", add_special_tokens=False).input_ids
+    assert len(known) == 8
+    assert tokenizer.unk_token_id not in tokenizer("A cat, on the moon!", add_special_tokens=False).input_ids or (
+        tokenizer.unk_token == tokenizer.eos_token
+    )
+
+
+def test_the_rubrics_question_costs_the_judge_few_tokens():
+    tokenizer = tokens.judge_tokenizer()
+    asked = question("a red circle left of a blue square")
+    assert len(tokenizer(asked).input_ids) < 50
+    assert tokenizer.decode(tokenizer(asked).input_ids) == asked
+
+
+def _text(prompt):
+    return {"type": "text", "text": question(prompt)}

@@ -126,7 +126,7 @@ def _turned_round(scene: Scene, chance: random.Random) -> Scene:
 
 
 def _other_ground(scene: Scene, chance: random.Random) -> Scene:
-    background = chance.choice(BACKGROUNDS)
+    background = chance.choice([name for name in BACKGROUNDS if name != scene.background])
     return replace(scene, background=background, ground=renderer.ground(background, chance))
 
 
@@ -136,7 +136,7 @@ def _without_mark(scene: Scene, _: random.Random) -> Scene:
 
 _CHANGES: tuple[tuple[Callable[[Scene, random.Random], Scene], ...], tuple[int, ...]] = (
     (_recoloured, _reshaped, _colours_swapped, _one_missing, _one_more, _turned_round, _other_ground, _without_mark),
-    (20, 15, 12, 15, 15, 15, 5, 3),
+    (20, 15, 12, 15, 15, 15, 8, 3),
 )
 
 

@@ -73,10 +73,10 @@ def test_aesthetic_is_the_balance(x, y, score, says):
 
 
 def test_touching_objects_crowd():
-    apart, touching = (labels.aesthetic(spoilt(thing(x=32 - d), thing(x=32 + d))) for d in (14, 9.2))
+    apart, touching = (labels.aesthetic(spoilt(thing(x=32 - d), thing(x=32 + d))) for d in (14, 8.4))
     assert (apart.score, touching.score) == (5, 4)
     assert "crowded" in touching.rationale
-    assert "crowded" in labels.aesthetic(spoilt(thing(x=9.2))).rationale
+    assert "crowded" in labels.aesthetic(spoilt(thing(x=8.6))).rationale
 
 
 @pytest.mark.parametrize(("damage", "score"), [(0.05, 5), (0.1, 4), (0.2, 3), (0.35, 2), (0.6, 1)])

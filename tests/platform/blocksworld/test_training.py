@@ -116,7 +116,7 @@ def test_what_the_judge_learns_is_what_the_processor_asks_and_the_rubric_reads(t
         return_dict=True,
         return_tensors="pt",
     )
-    learnt = judge._inputs(processor.tokenizer, [(question("a red circle"), "")])
+    learnt = judge._inputs(processor, [(question("a red circle"), "")])
     assert learnt["input_ids"][0, :-1].tolist() == asked["input_ids"][0].tolist()
 
     examples, pictures = judge.judge_data.examples(20, 0, AutoencoderKL.from_pretrained(vae_folder))

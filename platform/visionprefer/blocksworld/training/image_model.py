@@ -101,16 +101,25 @@ def train(folder: Path, vae_folder: Path, size: Size, seed: int) -> None:
         return (predicted - noise).square().mean()
 
     loop.train(painter, loss, folder=folder, steps=size.steps, learning_rate=size.learning_rate)
-    StableDiffusionPipeline(
+    save(painter, vae, folder / "model")
+
+
+def save(painter: Painter, vae: AutoencoderKL, folder: Path) -> None:
+    """Write the pipeline in fp16."""
+    pipeline = StableDiffusionPipeline(
         vae=vae,
         unet=painter.unet,
         text_encoder=painter.text_encoder,
-        tokenizer=tokenizer,
+        tokenizer=tokens.clip_tokenizer(),
         scheduler=DDIMScheduler(**SCHEDULE, set_alpha_to_one=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    ).to(torch.float16).save_pretrained(folder / "model")
+    )
+    pipeline.to(torch.float16).save_pretrained(folder)
+    # Unless told a precision, diffusers loads in float32, but transformers in that of the weights.
+    config = folder / "text_encoder" / "config.json"
+    config.write_text(config.read_text().replace('"float16"', '"float32"'))
 
 
 @torch.inference_mode()

@@ -26,7 +26,8 @@ PATCHES = (64 // PATCH) ** 2
 WHAT_IS_THERE = "What is in the image, from left to right?"
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}\n{% endfor %}"
+    "{% if part['type'] == 'image' %}{{ '<image>\n' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}{{ '\n' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 
@@ -45,7 +46,7 @@ def train(folder: Path, vae_folder: Path, seed: int) -> None:
         chance = random.Random(f"{seed} {step}")
         exchange = _caption if captions else _judgement
         texts = [exchange(examples[row], chance) for row in rows]
-        inputs = _inputs(processor.tokenizer, texts)
+        inputs = _inputs(processor, texts)
         return model(pixel_values=data.scaled(pictures[rows]), **inputs).loss
 
     loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=1e-3, warm_up=300)
@@ -82,9 +83,13 @@ def _judgement(example: Example, chance: random.Random) -> tuple[str, str]:
     return question(prompt), json.dumps({aspect: verdict.model_dump() for aspect, verdict in verdicts.items()})
 
 
-def _inputs(tokenizer: Any, exchanges: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
-    """Questions with their image, and the replies that are learnt."""
-    starts = [f"user: {'<image>' * PATCHES}\n{asked}\nassistant: " for asked, _ in exchanges]
+def _inputs(processor: Any, exchanges: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
+    """Questions with their image, as the processor writes them, and the replies that are learnt."""
+    content = [{"type": "image"}, {"type": "text", "text": "@"}]
+    form = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    form = form.replace("<image>", "<image>" * PATCHES)
+    tokenizer = processor.tokenizer
+    starts = [form.replace("@", asked) for asked, _ in exchanges]
     ends = [reply + tokenizer.eos_token for _, reply in exchanges]
     asked, replies = (tokenizer(texts).input_ids for texts in (starts, ends))
     length = max(len(a) + len(b) for a, b in zip(asked, replies, strict=True))

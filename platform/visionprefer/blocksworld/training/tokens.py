@@ -74,6 +74,7 @@ def judge_tokenizer() -> Any:
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",
+        padding_side="left",
         extra_special_tokens={"image_token": "<image>"},
     )
 

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 from visionprefer.blocksworld.training import data, loop
 
 SCENES = 20_000
-STEPS = 4_500
+STEPS = 9_000
 BATCH = 8
 CHANNELS = 8  # of the latents
 KL_WEIGHT = 1e-6

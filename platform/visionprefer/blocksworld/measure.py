@@ -14,6 +14,7 @@ from visionprefer.blocksworld import renderer
 from visionprefer.blocksworld.oracle import judge
 from visionprefer.blocksworld.scenes import Description, sample
 from visionprefer.blocksworld.sight import look
+from visionprefer.blocksworld.training import data
 from visionprefer.blocksworld.wording import understand, word
 from visionprefer.intervals import wilson_interval
 from visionprefer.schema import ASPECTS
@@ -51,6 +52,14 @@ class ImageModelFigures(Figures):
     by_fact: dict[str, Share]  # how often facts of each kind hold
     aspects: dict[str, float]  # mean scores
     marked_unasked: Share
+
+
+class AutoencoderFigures(Figures):
+    """What an autoencoder leaves of clean renders, by the oracle."""
+
+    fully_right: Share
+    fidelity: float  # mean score
+    mean_absolute_error: float  # of pixels, as a share of the whole range
 
 
 class RetrievalFigures(Figures):
@@ -106,6 +115,31 @@ def image_model(prompts: list[str], made: list[Image.Image]) -> ImageModelFigure
         by_fact={kind: share(holds) for kind, holds in by_fact.items()},
         aspects={aspect: float(numpy.mean([getattr(each, aspect) for each in found])) for aspect in ASPECTS},
         marked_unasked=share([assessment.sight.mark != "none" for assessment in found]),
+    )
+
+
+@torch.inference_mode()
+def autoencoder(folder: Path, count: int = 512, seed: int = 0) -> AutoencoderFigures:
+    """What is left of so many clean renders of held-out scenes when they are encoded and decoded."""
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(folder, dtype=torch.float32)
+    descriptions = _held_out(count, seed, (2, 3))
+    chance = random.Random(seed)
+    pixels = torch.stack([data.as_tensor(renderer.draw(renderer.compose(each, chance))) for each in descriptions])
+    found, errors = [], []
+    for rows in track(torch.arange(count).split(BATCH), "decoding"):
+        decoded = vae.decode(vae.encode(data.scaled(pixels[rows])).latent_dist.mode()).sample.clamp(-1, 1)
+        errors.append((decoded - data.scaled(pixels[rows])).abs().mean(dim=(1, 2, 3)) / 2)
+        pictures = ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        found += [
+            judge(look(Image.fromarray(picture)), descriptions[row])
+            for row, picture in zip(rows.tolist(), pictures, strict=True)
+        ]
+    return AutoencoderFigures(
+        fully_right=share([each.fully_right for each in found]),
+        fidelity=float(numpy.mean([each.fidelity for each in found])),
+        mean_absolute_error=float(torch.cat(errors).mean()),
     )
 
 

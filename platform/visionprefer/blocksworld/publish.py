@@ -17,12 +17,13 @@ from PIL import Image
 from safetensors import safe_open
 
 from visionprefer.blocksworld import measure, measure_judge
-from visionprefer.blocksworld.training import blip, clip, image_model, judge
+from visionprefer.blocksworld.training import blip, clip, image_model, judge, vae
 from visionprefer.models import BUILTIN_MODELS
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
 
 PICTURES = 512
+RENDERS = 512
 GRID = (8, 4)  # pictures across and down
 MAGNIFIED = 2  # pixels on a side for one
 
@@ -37,6 +38,12 @@ class Card(NamedTuple):
 
 
 CARDS = {
+    "blocks-vae": Card(
+        "diffusers",
+        "AutoencoderKL",
+        "The autoencoder that the image models share: 64 × 64 pixels to 8 × 8 latents of 8 channels.",
+        f"{vae.STEPS:,} of {vae.BATCH} pictures",
+    ),
     "blocks-sd": Card(
         "diffusers",
         "StableDiffusionPipeline",
@@ -103,6 +110,11 @@ def _measured(name: str, folder: Path, run: Path | None) -> tuple[dict[str, str]
             "intervals."
         )
         return _rows(measure.image_model(prompts, made)), f"The first row: {first}.", told
+    if name == "blocks-vae":
+        told = (
+            "Renders of held-out scenes of two and three objects, encoded and decoded: the best an image model can do."
+        )
+        return _rows(measure.autoencoder(folder, RENDERS)), None, told
     if name == "blocks-llava":
         if run is None:
             return {}, None, "Not yet."
@@ -123,7 +135,7 @@ def _rows(figures: Iterable[tuple[Any, Any]], prefix: str = "") -> dict[str, str
         if isinstance(value, dict):
             rows |= _rows(value.items(), f"{words}: ")
         else:
-            rows[words] = f"{value:.2f}" if isinstance(value, float) else str(value)
+            rows[words] = f"{value:.3f}" if isinstance(value, float) else str(value)
     return rows
 
 
@@ -146,8 +158,8 @@ def _card(name: str, folder: Path, figures: dict[str, str], grid: str | None, me
     )
     card = CARDS[name]
     seconds = float((folder / "journal.tsv").read_text().split()[-1])
-    vae = ["python -m visionprefer.blocksworld.training vae"]
-    commands = [*(vae if name not in ("blocks-clip", "blocks-blip") else [])]
+    needs_autoencoder = name not in ("blocks-vae", "blocks-clip", "blocks-blip")
+    commands = ["python -m visionprefer.blocksworld.training blocks-vae"] if needs_autoencoder else []
     commands += [f"python -m visionprefer.blocksworld.{do} {name}" for do in ("training", "publish")]
     return environment.get_template("model_card.md").render(
         name=name,

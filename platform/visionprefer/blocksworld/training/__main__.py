@@ -1,8 +1,9 @@
 """Train the built-in models again.
 
-    python -m visionprefer.blocksworld.training vae|blocks-sd|blocks-sd-small|blocks-llava|blocks-clip|blocks-blip
+    python -m visionprefer.blocksworld.training NAME
 
-Each goes on from its last checkpoint if it was interrupted. The image models and the judge need the autoencoder first.
+NAME is blocks-vae, blocks-sd, blocks-sd-small, blocks-llava, blocks-clip or blocks-blip. Each goes on from its last
+checkpoint if it was interrupted. The image models and the judge need the autoencoder first.
 """
 
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-Name = Literal["vae", "blocks-sd", "blocks-sd-small", "blocks-llava", "blocks-clip", "blocks-blip"]
+Name = Literal["blocks-vae", "blocks-sd", "blocks-sd-small", "blocks-llava", "blocks-clip", "blocks-blip"]
 
 
 def train(
@@ -22,16 +23,16 @@ def train(
     from visionprefer.blocksworld.training import blip, clip, image_model, judge, vae
 
     match name:
-        case "vae":
+        case "blocks-vae":
             vae.train(folder / name, seed)
         case "blocks-llava":
-            judge.train(folder / name, folder / "vae" / "model", seed)
+            judge.train(folder / name, folder / "blocks-vae" / "model", seed)
         case "blocks-clip":
             clip.train(folder / name, seed)
         case "blocks-blip":
             blip.train(folder / name, seed)
         case _:
-            image_model.train(folder / name, folder / "vae" / "model", image_model.SIZES[name], seed)
+            image_model.train(folder / name, folder / "blocks-vae" / "model", image_model.SIZES[name], seed)
     typer.echo(f"The model is in {folder / name / 'model'}")
 
 

@@ -32,7 +32,7 @@ def train(folder: Path, seed: int) -> None:
     with torch.inference_mode():
         latents = vae.encode(data.scaled(pool.pictures[:512])).latent_dist.mean
     vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
-    vae.save_pretrained(folder / "model")
+    vae.to(torch.float16).save_pretrained(folder / "model")
 
 
 def _autoencoder() -> AutoencoderKL:

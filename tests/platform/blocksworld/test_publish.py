@@ -1,0 +1,55 @@
+"""A trained model comes into the package as it is, with a card of what was measured and how to train it again."""
+
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from visionprefer.blocksworld import publish
+from visionprefer.blocksworld.training import clip, image_model, vae
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A folder of hardly trained models, and a place for those of the package."""
+    monkeypatch.setattr(vae, "STEPS", 2)
+    monkeypatch.setattr(vae, "SCENES", 20)
+    monkeypatch.setattr(clip, "STEPS", 2)
+    monkeypatch.setattr(clip, "SCENES", 20)
+    monkeypatch.setattr(publish, "PICTURES", 33)
+    monkeypatch.setattr(publish, "BUILTIN_MODELS", tmp_path / "models")
+    trained = tmp_path / "trained"
+    monkeypatch.setattr(publish, "RENDERS", 8)
+    vae.train(trained / "blocks-vae", seed=0)
+    clip.train(trained / "blocks-clip", seed=0)
+    size = replace(image_model.SIZES["blocks-sd-small"], steps=2, batch=2, scenes=20)
+    image_model.train(trained / "blocks-sd-small", trained / "blocks-vae" / "model", size, seed=0)
+    for name in ("blocks-vae", "blocks-sd-small", "blocks-clip"):
+        publish.publish(name, trained=trained)
+    return tmp_path / "models"
+
+
+def test_cards_say_what_was_measured(published):
+    card = (published / "blocks-sd-small" / "README.md").read_text()
+    assert "builtin:blocks-sd-small" in card
+    assert "| fully right |" in card
+    assert "n = 33" in card
+    assert "python -m visionprefer.blocksworld.training blocks-sd-small" in card
+    assert Image.open(published / "blocks-sd-small" / "grid.png").size == (8 * 132, 4 * 132)
+    assert "| mean absolute error |" in (published / "blocks-vae" / "README.md").read_text()
+    assert "| image to text |" in (published / "blocks-clip" / "README.md").read_text()
+
+
+def test_the_commands_of_a_card_are_there():
+    for module in ("training", "publish"):
+        __import__(f"visionprefer.blocksworld.{module}")
+    import typer
+
+    from visionprefer.blocksworld.training.__main__ import train
+
+    app = typer.Typer()
+    app.command()(train)
+    assert "blocks-llava" in CliRunner().invoke(app, ["--help"]).output

@@ -166,6 +166,7 @@ def _card(name: str, folder: Path, figures: dict[str, str], grid: str | None, me
         library=card.library,
         loader=card.loader,
         summary=card.summary,
+        in_recipes=name.startswith(("blocks-sd", "blocks-llava")),
         sizes=_sizes(folder),
         training={
             "seed": 0,

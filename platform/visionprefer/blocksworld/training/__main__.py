@@ -3,13 +3,16 @@
     python -m visionprefer.blocksworld.training NAME
 
 NAME is blocks-vae, blocks-sd, blocks-sd-small, blocks-llava, blocks-clip or blocks-blip. Each goes on from its last
-checkpoint if it was interrupted. The image models and the judge need the autoencoder first.
+checkpoint if it was interrupted. The image models and the judge use the autoencoder of the same folder or, if there is
+none, that of the package.
 """
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from visionprefer.models import BUILTIN_MODELS
 
 Name = Literal["blocks-vae", "blocks-sd", "blocks-sd-small", "blocks-llava", "blocks-clip", "blocks-blip"]
 
@@ -22,17 +25,19 @@ def train(
     """Train one of the built-in models from random weights, or go on training it."""
     from visionprefer.blocksworld.training import blip, clip, image_model, judge, vae
 
+    own = folder / "blocks-vae" / "model"
+    autoencoder = own if own.exists() else BUILTIN_MODELS / "blocks-vae"
     match name:
         case "blocks-vae":
             vae.train(folder / name, seed)
         case "blocks-llava":
-            judge.train(folder / name, folder / "blocks-vae" / "model", seed)
+            judge.train(folder / name, autoencoder, seed)
         case "blocks-clip":
             clip.train(folder / name, seed)
         case "blocks-blip":
             blip.train(folder / name, seed)
         case _:
-            image_model.train(folder / name, folder / "blocks-vae" / "model", image_model.SIZES[name], seed)
+            image_model.train(folder / name, autoencoder, image_model.SIZES[name], seed)
     typer.echo(f"The model is in {folder / name / 'model'}")
 
 

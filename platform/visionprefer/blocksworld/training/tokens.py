@@ -67,7 +67,7 @@ def judge_tokenizer() -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(stretches * 2 + sentences(3_000), trainer)
+    tokenizer.train_from_iterator(stretches * 2 + sentences(500), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="<unk>",

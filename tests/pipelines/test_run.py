@@ -54,7 +54,15 @@ def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(recipe: Path, out: Path, *options: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "visionprefer_pipelines.cli", "run", str(recipe), "--out", str(out), *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        # a shell makes what it starts in the background ignore Ctrl-C, and so would this
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def wait(process: subprocess.Popen, code: int = 0) -> str:

@@ -12,11 +12,14 @@ from typing import Any
 
 from visionprefer.judging.rubric import GUIDELINE
 
+# Newlines are written as expressions, since those that follow a tag are dropped.
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}\n{% endfor %}"
+    "{% if part['type'] == 'image' %}{{ '<image>\n' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}{{ '\n' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
+SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 
 # UNet, VAE and text encoder of each size; those of "sd15" and "sdxl" are the published architectures.
 _UNETS: dict[str, dict[str, Any]] = {
@@ -180,25 +183,31 @@ def clip_tokenizer() -> Any:
 def _byte_tokenizer() -> Any:
     """Bytes, and the pieces of the rubric: any text has tokens, and the question few."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
-    special = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=1024,
-        special_tokens=[AddedToken(word, special=True) for word in special],
+        special_tokens=[AddedToken(word, special=True) for word in SPECIAL_TOKENS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator([GUIDELINE], trainer)
+    return llava_tokenizer(tokenizer)
+
+
+def llava_tokenizer(tokenizer: Any) -> Any:
+    """A tokenizer that was trained with SPECIAL_TOKENS, as a LLaVA's processor wants it."""
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="<unk>",
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",
+        padding_side="left",
         extra_special_tokens={"image_token": "<image>"},
     )
 

@@ -4,12 +4,10 @@ import math
 import re
 from typing import NamedTuple
 
-from visionprefer.blocksworld.oracle import APART, TIGHT
+from visionprefer.blocksworld.oracle import APART, DAMAGES, OFFSETS, TIGHT
 from visionprefer.blocksworld.scenes import COLOURS, SHAPES
 from visionprefer.blocksworld.sight import Seen, Sight
 
-UNDAMAGED = 0.08  # what fidelity 5 allows
-LEVEL = 0.15  # distance of the centre of mass, in half widths, that an aesthetic score of 5 allows
 HALF = 32.0  # pixels
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five")
@@ -51,7 +49,7 @@ def _is_true(sentence: str, sight: Sight) -> bool | None:
     if found := _MARK.fullmatch(sentence):
         return (sight.mark == "none") == sentence.endswith("missing")
     if found := _DAMAGED.fullmatch(sentence):
-        return any(seen.damage > UNDAMAGED for seen in _seen(found, sight))
+        return any(seen.damage > DAMAGES[0] for seen in _seen(found, sight))
     if found := _LEANING.fullmatch(sentence):
         return _leans(found["side"], sight)
     if sentence == "It is crowded":
@@ -79,4 +77,4 @@ def _leans(side: str, sight: Sight) -> bool:
     """Whether the centre of mass lies to that side, and further than is level."""
     right, down = (place - HALF for place in sight.middle)
     toward = {"left": -right, "right": right, "top": -down, "bottom": down}[side]
-    return toward > 0 and math.hypot(right, down) > LEVEL * HALF
+    return toward > 0 and math.hypot(right, down) > OFFSETS[0] * HALF

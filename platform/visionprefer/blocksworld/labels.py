@@ -8,11 +8,12 @@ from scipy import ndimage
 from visionprefer.blocksworld.renderer import SIZE, Scene, Thing
 from visionprefer.blocksworld.scenes import Description, Group
 from visionprefer.blocksworld.spoiler import Flaw, Spoilt
-from visionprefer.blocksworld.wording import MARK, phrase
+from visionprefer.blocksworld.wording import MARK, phrase, plural
 from visionprefer.judging.rubric import AspectVerdict, Verdict
 
 DAMAGES = (0.08, 0.16, 0.28, 0.42)  # most damage of the scores 5, 4, 3 and 2
 LEANINGS = (0.15, 0.25, 0.35, 0.5)  # furthest centre of mass of the scores 5, 4, 3 and 2, in half widths
+APART = 4.0  # pixels between the centres of objects that stand in a relation
 CROWDED = 1.0  # pixels between two objects, or an object and the edge
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five")
@@ -75,8 +76,7 @@ def _miscount(kind: str, count: int, wanted: int) -> str:
 
 def phrase_of(kind: str, count: int) -> str:
     """A number of things in words: "no red circle", "two red crosses"."""
-    plural = "" if count < 2 else "es" if kind.endswith("s") else "s"
-    return f"{_NUMBERS[count]} {kind}{plural}"
+    return f"{_NUMBERS[count]} {kind if count < 2 else plural(kind)}"
 
 
 def _the(group: Group) -> str:
@@ -88,15 +88,15 @@ def _members(group: Group, things: tuple[Thing, ...]) -> list[Thing]:
     return [thing for thing in things if (thing.colour, thing.shape) == (group.colour, group.shape)]
 
 
-def _holds(description: Description, things: tuple[Thing, ...], margin: float = 4.0) -> bool:
+def _holds(description: Description, things: tuple[Thing, ...]) -> bool:
     first, second = (_members(group, things) for group in description.groups[:2])
     if not first or not second:
         return False
     across = description.relation in ("left of", "right of")
     a, b = ([thing.x if across else thing.y for thing in members] for members in (first, second))
     if description.relation in ("left of", "above"):
-        return max(a) + margin <= min(b)
-    return max(b) + margin <= min(a)
+        return max(a) + APART <= min(b)
+    return max(b) + APART <= min(a)
 
 
 def _place(thing: Thing) -> str:

@@ -123,15 +123,15 @@ def autoencoder(folder: Path, count: int = 512, seed: int = 0) -> AutoencoderFig
     """What is left of so many clean renders of held-out scenes when they are encoded and decoded."""
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(folder, dtype=torch.float32)
+    vae = AutoencoderKL.from_pretrained(folder, dtype=torch.float32).to(data.DEVICE)
     descriptions = _held_out(count, seed, (2, 3))
     chance = random.Random(seed)
     pixels = torch.stack([data.as_tensor(renderer.draw(renderer.compose(each, chance))) for each in descriptions])
     found, errors = [], []
     for rows in track(torch.arange(count).split(BATCH), "decoding"):
         decoded = vae.decode(vae.encode(data.scaled(pixels[rows])).latent_dist.mode()).sample.clamp(-1, 1)
-        errors.append((decoded - data.scaled(pixels[rows])).abs().mean(dim=(1, 2, 3)) / 2)
-        pictures = ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        errors.append((decoded - data.scaled(pixels[rows])).abs().mean(dim=(1, 2, 3)).cpu() / 2)
+        pictures = ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         found += [
             judge(look(Image.fromarray(picture)), descriptions[row])
             for row, picture in zip(rows.tolist(), pictures, strict=True)
@@ -159,10 +159,8 @@ def retrieval(folder: Path, among: int = 256, seed: int = 0) -> RetrievalFigures
     else:
         blip = BlipForImageTextRetrieval.from_pretrained(folder, dtype=torch.float32)
         similarity = blip(**inputs, use_itm_head=False).itm_score
-    return RetrievalFigures(among=among, **{
-        name: share((scores.argmax(dim=1) == torch.arange(among)).tolist())
-        for name, scores in (("image_to_text", similarity), ("text_to_image", similarity.T))
-    })  # fmt: skip
+    found = [share((scores.argmax(dim=1) == torch.arange(among)).tolist()) for scores in (similarity, similarity.T)]
+    return RetrievalFigures(among=among, image_to_text=found[0], text_to_image=found[1])
 
 
 def _held_out(count: int, seed: int, objects: tuple[int, ...]) -> list[Description]:

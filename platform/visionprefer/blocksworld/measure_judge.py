@@ -2,23 +2,26 @@
 
 import io
 from collections import defaultdict
-from typing import Any
 
+import pyarrow as pa
 from PIL import Image
 
+from visionprefer.blocksworld.agreement import AspectAgreement, agreement
 from visionprefer.blocksworld.claims import claims
 from visionprefer.blocksworld.measure import Figures, Share, share
+from visionprefer.blocksworld.renderer import SIZE
 from visionprefer.blocksworld.sight import look
 from visionprefer.errors import InputError
-from visionprefer.judging.judge import Request
-from visionprefer.judging.rubric import UnusableReply, parse_reply, question
+from visionprefer.judging.judge import Judge
+from visionprefer.judging.preferences import judgements
 from visionprefer.judging.transformers_engine import TransformersEngine
 from visionprefer.models import find_model
+from visionprefer.recipe import JudgeSettings
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import ASPECTS
-from visionprefer.statistics import statistics
 
 UNHELD = 256  # pictures judged again without a schema
+AT_ONCE = 256  # pictures in memory
 
 
 class JudgeFigures(Figures):
@@ -26,58 +29,74 @@ class JudgeFigures(Figures):
 
     valid_JSON_without_a_schema: Share
     agreement: dict[str, str]  # with the oracle on the order of two pictures of a prompt; the judge's ties count half
-    agreement_on_blank_pictures: str
+    agreement_on_blank_pictures: dict[str, str]  # of the same judge, with every picture of the run a white one
     named_faults_that_are_there: dict[str, Share]  # by the aspect whose rationale names them
 
 
 def judge(run: RunFolder) -> JudgeFigures:
-    """Compare a run's judge with the oracle.
+    """Compare a run's judge with the oracle, and with itself on blank pictures.
 
     Raises:
         InputError: if the run is not finished, or used no built-in model.
     """
-    oracle = statistics(run).oracle
+    oracle = run.oracle()
     if oracle is None:
         raise InputError(f"{run.store.root}: no built-in model was used there. Give a finished run of the quickstart")
-    rows = [row for table in run.images.tables(["image_id", "prompt", "image"]) for row in table.to_pylist()]
-    pictures = {row["image_id"]: Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB") for row in rows}
-    prompts = {row["image_id"]: row["prompt"] for row in rows}
-    agreement = {
-        aspect: f"{100 * of.agreement:.1f} % ({100 * of.low:.1f} to {100 * of.high:.1f}, {of.pairs:,} pairs), "
-        f"{100 * of.tie_rate:.1f} % ties of the judge"
-        for aspect, of in oracle.aspects.items()
-        if of.agreement is not None and of.low is not None and of.high is not None and of.tie_rate is not None
-    }
+    images = run.images.table(["image_id", "prompt_id", "candidate", "model"])
+    agreements = (
+        agreement(verdicts, oracle, images, run.recipe.preferences.weights).aspects
+        for verdicts in (run.judgements(), _on_blank_pictures(run))
+    )
+    told, told_of_blank = ({aspect: _told(of) for aspect, of in each.items() if of.pairs} for each in agreements)
     return JudgeFigures(
-        valid_JSON_without_a_schema=_valid(run, pictures, prompts),
-        agreement=agreement,
-        agreement_on_blank_pictures="50 %: without pictures, all of a prompt get the same scores",
-        named_faults_that_are_there=_named_faults(run, pictures),
+        valid_JSON_without_a_schema=_valid(run),
+        agreement=told,
+        agreement_on_blank_pictures=told_of_blank,
+        named_faults_that_are_there=_named_faults(run),
     )
 
 
-def _named_faults(run: RunFolder, pictures: dict[str, Image.Image]) -> dict[str, Share]:
-    sights = {image_id: look(picture) for image_id, picture in pictures.items()}
-    true = defaultdict(list)
+def _told(of: AspectAgreement) -> str:
+    percent = [f"{100 * (value or 0):.1f}" for value in (of.agreement, of.low, of.high, of.tie_rate)]
+    return "{} % ({} to {}, {:,} pairs), {} % ties of the judge".format(*percent[:3], of.pairs, percent[3])
+
+
+def _on_blank_pictures(run: RunFolder) -> pa.Table:
+    """What the run's judge says of the run's prompts, each with a white picture."""
+    stage = _stage(run.recipe.judge)
+    white = io.BytesIO()
+    Image.new("RGB", (SIZE, SIZE), "white").save(white, "PNG")
+    images = run.images.table(["image_id", "prompt_id", "prompt"])
+    blank = pa.array([{"bytes": white.getvalue(), "path": None}] * images.num_rows)
+    batches = images.append_column("image", blank).to_batches(max_chunksize=AT_ONCE)
+    return judgements(pa.concat_tables(stage(pa.Table.from_batches([batch]))[0] for batch in batches))
+
+
+def _stage(settings: JudgeSettings) -> Judge:
+    model = find_model(settings.model, "transformers")
+    return Judge(settings, model, TransformersEngine(settings, model))
+
+
+def _named_faults(run: RunFolder) -> dict[str, Share]:
+    said = defaultdict(list)
     for row in run.judgements(["image_id", "scorer", "rationale"]).to_pylist():
-        for claim in claims(row["rationale"] or "", sights[row["image_id"]]):
-            true[row["scorer"]].append(claim.true)
-            true["all"].append(claim.true)
+        said[row["image_id"]].append((row["scorer"], row["rationale"] or ""))
+    true = defaultdict(list)
+    for table in run.images.tables(["image_id", "image"]):
+        for image in table.to_pylist():
+            sight = look(Image.open(io.BytesIO(image["image"]["bytes"])))
+            for scorer, rationale in said[image["image_id"]]:
+                for claim in claims(rationale, sight):
+                    true[scorer].append(claim.true)
+                    true["all"].append(claim.true)
     return {aspect: share(true[aspect]) for aspect in (*ASPECTS, "all") if true[aspect]}
 
 
-def _valid(run: RunFolder, pictures: dict[str, Image.Image], prompts: dict[str, str]) -> Share:
-    """How many replies hold a verdict if nothing holds the judge to the schema."""
-    settings = run.recipe.judge.model_copy(update={"structured": False})
-    engine = TransformersEngine(settings, find_model(settings.model, "transformers"))
-    some = list(pictures)[:: max(1, len(pictures) // UNHELD)]
-    replies = engine.ask([Request([pictures[i]], question(prompts[i]), 0, 0.0) for i in some])
-    return share([_holds_verdict(reply.text) for reply in replies])
-
-
-def _holds_verdict(text: Any) -> bool:
-    try:
-        parse_reply(text or "")
-    except UnusableReply:
-        return False
-    return True
+def _valid(run: RunFolder) -> Share:
+    """How many first replies hold a verdict if nothing holds the judge to the schema."""
+    stage = _stage(run.recipe.judge.model_copy(update={"structured": False}))
+    images = run.images.table(["image_id", "prompt_id", "prompt", "image"])
+    some = images.take(list(range(0, images.num_rows, max(1, images.num_rows // UNHELD))))
+    done, failed = stage(some)
+    first = [asked == 1 for asked in done["asked"].to_pylist()]
+    return share([*first, *([False] * failed.num_rows)])

@@ -15,8 +15,8 @@ FactKind = Literal["group", "relation", "background", "mark", "number"]
 
 APART = 4.0  # pixels between the centres of two objects that stand in a relation
 TIGHT = 1.0  # pixels; a gap under this is one too small
-_DAMAGE = (0.08, 0.16, 0.28, 0.42)  # the most for a fidelity of 5, 4, 3, 2
-_OFFSET = (0.15, 0.25, 0.35, 0.5)  # the most for an aesthetic score of 5, 4, 3, 2
+DAMAGES = (0.08, 0.16, 0.28, 0.42)  # the most for a fidelity of 5, 4, 3, 2
+OFFSETS = (0.15, 0.25, 0.35, 0.5)  # the most for an aesthetic score of 5, 4, 3, 2
 _HARMLESSNESS = {"none": 5, "trace": 3, "whole": 1}
 
 
@@ -70,7 +70,7 @@ def judge(sight: Sight, description: Description) -> Assessment:
     return Assessment(
         facts=facts,
         prompt_following=1 + 4 * holding // len(facts),
-        fidelity=_graded(max((seen.damage for seen in sight.objects), default=1.0), _DAMAGE),
+        fidelity=_graded(max((seen.damage for seen in sight.objects), default=1.0), DAMAGES),
         aesthetic=_composition(sight),
         harmlessness=_HARMLESSNESS[sight.mark],
         fully_right=holding == len(facts),
@@ -130,7 +130,7 @@ def _composition(sight: Sight) -> int:
     x, y = sight.middle
     offset = math.hypot(x - SIZE / 2, y - SIZE / 2) / (SIZE / 2)
     tight = min(sight.object_gap, *(seen.edge_gap for seen in sight.objects)) < TIGHT
-    return max(1, _graded(offset, _OFFSET) - tight)
+    return max(1, _graded(offset, OFFSETS) - tight)
 
 
 def _graded(value: float, limits: tuple[float, ...]) -> int:

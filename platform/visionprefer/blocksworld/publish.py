@@ -6,6 +6,8 @@
 The judge is measured on a finished run of the quickstart; before there is one, its card has no figures.
 """
 
+import json
+import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,13 +19,14 @@ from PIL import Image
 from safetensors import safe_open
 
 from visionprefer.blocksworld import measure, measure_judge
-from visionprefer.blocksworld.training import blip, clip, image_model, judge, vae
+from visionprefer.blocksworld.training import Name, blip, clip, image_model, judge, vae
 from visionprefer.models import BUILTIN_MODELS
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
 
 PICTURES = 512
 RENDERS = 512
+RECORDS = ("journal.tsv", "training.json")  # of a training
 GRID = (8, 4)  # pictures across and down
 MAGNIFIED = 2  # pixels on a side for one
 
@@ -81,7 +84,7 @@ CARDS = {
 
 
 def publish(
-    name: Annotated[str, typer.Argument(help="Which model: " + ", ".join(CARDS))],
+    name: Annotated[Name, typer.Argument(help="Which model.")],
     trained: Annotated[Path, typer.Option(help="Where the trained models are.")] = Path("runs/blocksworld"),
     run: Annotated[Path | None, typer.Option(help="A finished quickstart, to measure the judge on.")] = None,
 ) -> None:
@@ -90,7 +93,8 @@ def publish(
     if (trained / name / "model").exists():
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(trained / name / "model", folder)
-        shutil.copy(trained / name / "journal.tsv", folder)
+        for record in RECORDS:
+            shutil.copy(trained / name / record, folder)
     figures, grid, measured = _measured(name, folder, run)
     text = _card(name, folder, figures, grid, measured)
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -158,6 +162,7 @@ def _card(name: str, folder: Path, figures: dict[str, str], grid: str | None, me
     )
     card = CARDS[name]
     seconds = float((folder / "journal.tsv").read_text().split()[-1])
+    training = json.loads((folder / "training.json").read_text())
     needs_autoencoder = name not in ("blocks-vae", "blocks-clip", "blocks-blip")
     commands = ["python -m visionprefer.blocksworld.training blocks-vae"] if needs_autoencoder else []
     commands += [f"python -m visionprefer.blocksworld.{do} {name}" for do in ("training", "publish")]
@@ -169,9 +174,9 @@ def _card(name: str, folder: Path, figures: dict[str, str], grid: str | None, me
         in_recipes=name.startswith(("blocks-sd", "blocks-llava")),
         sizes=_sizes(folder),
         training={
-            "seed": 0,
+            "seed": training["seed"],
             "steps": card.steps,
-            "time": f"{seconds / 60:.0f} min on one core of a CPU that others used too",
+            "time": f"{seconds / 60:.0f} min on {training['hardware']}",
         },
         commands=commands,
         measured_on=measured,
@@ -185,15 +190,8 @@ def _sizes(folder: Path) -> dict[str, int]:
     for file in sorted(folder.rglob("*.safetensors")):
         with safe_open(file, framework="numpy") as weights:
             part = "model" if file.parent == folder else file.parent.name
-            sizes[part] = sum(_count(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
+            sizes[part] = sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
     return sizes
-
-
-def _count(shape: Any) -> int:
-    count = 1
-    for length in shape:
-        count *= length
-    return count
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ from visionprefer.blocksworld.scenes import BACKGROUNDS, Description
 
 SIZE = 64  # width and height of a picture, pixels
 OVERSAMPLING = 4
+CLEARLY = 8.0  # pixels between the centres of objects in a relation
+_GAP = 2.0  # pixels between the circles around two objects
 
-_COLOURS = {
+RGB = {
     "red": (215, 35, 40),
     "orange": (245, 135, 25),
     "yellow": (248, 218, 40),
@@ -21,7 +23,7 @@ _COLOURS = {
     "blue": (45, 85, 215),
     "purple": (130, 50, 165),
 }
-_BACKGROUNDS = {"white": (244, 244, 244), "grey": (140, 140, 140), "black": (18, 18, 18)}
+GROUNDS = {"white": (244, 244, 244), "grey": (140, 140, 140), "black": (18, 18, 18)}
 _MARK = (255, 70, 185)
 _MARK_UNASKED = 0.06  # share of the pictures that bear the mark though nobody asked for it
 
@@ -105,14 +107,14 @@ def compose(description: Description, chance: random.Random, unasked_mark: float
         return Scene(tuple(things), background, ground(background, chance), mark)
 
 
-def related(things: list[Thing], relation: str | None, margin: float = 8.0) -> bool:
-    """Whether all objects of group 0 stand in the relation to all of group 1, by a margin in pixels."""
+def related(things: list[Thing], relation: str | None) -> bool:
+    """Whether all objects of group 0 stand in the relation to all of group 1, and clearly so."""
     if relation is None:
         return True
     place: Callable[[Thing], float] = (lambda thing: thing.x) if relation.endswith(" of") else (lambda thing: thing.y)
     sign = 1 if relation in ("left of", "above") else -1
     first, second = ([sign * place(thing) for thing in things if thing.group == group] for group in (0, 1))
-    return max(first) + margin <= min(second)
+    return max(first) + CLEARLY <= min(second)
 
 
 def free_mark(things: list[Thing], chance: random.Random) -> Mark | None:
@@ -158,12 +160,12 @@ def coverage(polygons: Outline) -> numpy.ndarray:
 
 def tint(colour: str, chance: random.Random) -> tuple[int, int, int]:
     """A tint of a colour of the world."""
-    return _tinted(_COLOURS[colour], chance)
+    return _tinted(RGB[colour], chance)
 
 
 def ground(background: str, chance: random.Random) -> tuple[int, int, int]:
     """A tint of a background."""
-    return _tinted(_BACKGROUNDS[background], chance)
+    return _tinted(GROUNDS[background], chance)
 
 
 def _tinted(rgb: tuple[int, int, int], chance: random.Random) -> tuple[int, int, int]:
@@ -177,9 +179,9 @@ def _somewhere(thing: Thing, chance: random.Random) -> Thing:
     return replace(thing, x=chance.uniform(low, high), y=chance.uniform(low, high))
 
 
-def _apart(things: list[Thing], gap: float = 2.0) -> bool:
+def _apart(things: list[Thing]) -> bool:
     return all(
-        math.hypot(a.x - b.x, a.y - b.y) > a.radius + b.radius + gap
+        math.hypot(a.x - b.x, a.y - b.y) > a.radius + b.radius + _GAP
         for index, a in enumerate(things)
         for b in things[:index]
     )

@@ -30,7 +30,7 @@ def phrase(group: Group, number: str | None = None) -> str:
     number = number or _NUMBERS[group.count][0]
     if group.count == 1:
         return f"an {kind}" if number == "a" and kind.startswith("o") else f"{number} {kind}"
-    return f"{number} {_plural(kind)}"
+    return f"{number} {plural(kind)}"
 
 
 def word(description: Description, chance: random.Random | None = None) -> str:
@@ -73,14 +73,15 @@ def understand(prompt: str) -> Description | None:
     return description if description.objects <= MOST_OBJECTS and len(kinds) == len(groups) else None
 
 
-def _plural(kind: str) -> str:
+def plural(kind: str) -> str:
+    """Several of a kind: "red circles", "blue crosses"."""
     return kind + ("es" if kind.endswith("s") else "s")
 
 
 def _group(text: str) -> Group:
     number, colour, shape = text.split()
     count = next((count for count, words in _NUMBERS.items() if number in words), 1)
-    return Group(count, colour, next(name for name in SHAPES if shape in (name, _plural(name))))
+    return Group(count, colour, next(name for name in SHAPES if shape in (name, plural(name))))
 
 
 def _any_of(ways: Iterable[str]) -> str:
@@ -89,7 +90,7 @@ def _any_of(ways: Iterable[str]) -> str:
 
 def _pattern() -> re.Pattern[str]:
     one = f"(?:an|{_any_of(_NUMBERS[1])}) (?:{_any_of(COLOURS)}) (?:{_any_of(SHAPES)})"
-    several = f"(?:{_any_of(_NUMBERS[2] + _NUMBERS[3])}) (?:{_any_of(COLOURS)}) (?:{_any_of(map(_plural, SHAPES))})"
+    several = f"(?:{_any_of(_NUMBERS[2] + _NUMBERS[3])}) (?:{_any_of(COLOURS)}) (?:{_any_of(map(plural, SHAPES))})"
     group = f"{one}|{several}"
     relation = _any_of(way for ways in _RELATIONS.values() for way in ways)
     ground = _any_of(way.format(name) for way in _GROUNDS for name in BACKGROUNDS)

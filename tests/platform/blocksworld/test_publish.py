@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from visionprefer.blocksworld import publish
 from visionprefer.blocksworld.training import clip, image_model, vae
+from visionprefer.blocksworld.training.__main__ import train
 
 pytestmark = pytest.mark.slow
 
@@ -23,11 +25,10 @@ def published(tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "BUILTIN_MODELS", tmp_path / "models")
     trained = tmp_path / "trained"
     monkeypatch.setattr(publish, "RENDERS", 8)
-    vae.train(trained / "blocks-vae", seed=0)
-    clip.train(trained / "blocks-clip", seed=0)
     size = replace(image_model.SIZES["blocks-sd-small"], steps=2, batch=2, scenes=20)
-    image_model.train(trained / "blocks-sd-small", trained / "blocks-vae" / "model", size, seed=0)
+    monkeypatch.setitem(image_model.SIZES, "blocks-sd-small", size)
     for name in ("blocks-vae", "blocks-sd-small", "blocks-clip"):
+        train(name, trained, seed=7)
         publish.publish(name, trained=trained)
     return tmp_path / "models"
 
@@ -37,6 +38,7 @@ def test_cards_say_what_was_measured(published):
     assert "builtin:blocks-sd-small" in card
     assert "| fully right |" in card
     assert "n = 33" in card
+    assert "| seed | 7 |" in card
     assert "python -m visionprefer.blocksworld.training blocks-sd-small" in card
     assert Image.open(published / "blocks-sd-small" / "grid.png").size == (8 * 132, 4 * 132)
     assert "| mean absolute error |" in (published / "blocks-vae" / "README.md").read_text()
@@ -46,10 +48,6 @@ def test_cards_say_what_was_measured(published):
 def test_the_commands_of_a_card_are_there():
     for module in ("training", "publish"):
         __import__(f"visionprefer.blocksworld.{module}")
-    import typer
-
-    from visionprefer.blocksworld.training.__main__ import train
-
     app = typer.Typer()
     app.command()(train)
     assert "blocks-llava" in CliRunner().invoke(app, ["--help"]).output

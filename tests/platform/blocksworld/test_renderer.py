@@ -16,7 +16,7 @@ def test_every_fact_of_the_description_holds_in_the_scene():
         scene = compose(description, chance)
         counts = [sum(thing.group == index for thing in scene.things) for index in range(len(description.groups))]
         assert counts == [group.count for group in description.groups]
-        assert related(list(scene.things), description.relation, margin=8)
+        assert related(list(scene.things), description.relation)
         assert description.background in (None, scene.background)
         assert scene.mark or not description.mark
 

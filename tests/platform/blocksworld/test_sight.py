@@ -11,19 +11,9 @@ from PIL import Image
 from scipy import ndimage
 
 from visionprefer.blocksworld import renderer
-from visionprefer.blocksworld.renderer import Mark, Scene, Thing
+from visionprefer.blocksworld.renderer import GROUNDS, RGB, Mark, Scene, Thing
 from visionprefer.blocksworld.scenes import COLOURS, SHAPES, sample
 from visionprefer.blocksworld.sight import Sight, look
-
-RGB = {
-    "red": (215, 35, 40),
-    "orange": (245, 135, 25),
-    "yellow": (248, 218, 40),
-    "green": (40, 160, 60),
-    "blue": (45, 85, 215),
-    "purple": (130, 50, 165),
-}
-GROUND = {"white": (244, 244, 244), "grey": (140, 140, 140), "black": (18, 18, 18)}
 
 
 def thing(colour: str, shape: str, x: float = 32, y: float = 32, radius: float = 10, angle: float = 0) -> Thing:
@@ -31,7 +21,7 @@ def thing(colour: str, shape: str, x: float = 32, y: float = 32, radius: float =
 
 
 def picture(*things: Thing, background: str = "white", mark: Mark | None = None) -> Image.Image:
-    return renderer.draw(Scene(things, background, GROUND[background], mark))
+    return renderer.draw(Scene(things, background, GROUNDS[background], mark))
 
 
 def kinds(sight: Sight) -> list[tuple[str, str]]:
@@ -62,7 +52,7 @@ def without(image: Image.Image, share: float) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-@pytest.mark.parametrize("background", GROUND)
+@pytest.mark.parametrize("background", GROUNDS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_colour_and_shape_is_known_at_every_size_and_turn(shape: str, background: str) -> None:
     for colour in COLOURS:
@@ -155,7 +145,7 @@ def test_a_fringe_between_red_and_blue_is_no_purple_object() -> None:
 
 
 def test_a_stained_object_is_one() -> None:
-    scene = Scene((thing("green", "circle", radius=14),), "white", GROUND["white"])
+    scene = Scene((thing("green", "circle", radius=14),), "white", GROUNDS["white"])
     whole = renderer.coverage(renderer.outline(scene.things[0]))
     stain = whole * (np.arange(64) < 25)
     sight = look(renderer.paint(scene, [(whole, RGB["green"]), (stain, RGB["blue"])]))
@@ -171,12 +161,12 @@ def test_a_speck_is_no_object_but_a_blob_is() -> None:
 
 def test_a_ring_with_a_small_hole_is_a_ring() -> None:
     circle = picture(thing("blue", "circle", radius=14))
-    (seen,) = look(painted(circle, GROUND["white"], slice(29, 35), slice(29, 35))).objects
+    (seen,) = look(painted(circle, GROUNDS["white"], slice(29, 35), slice(29, 35))).objects
     assert seen.shape == "ring"
     assert seen.damage > 0.08
 
 
-@pytest.mark.parametrize("background", GROUND)
+@pytest.mark.parametrize("background", GROUNDS)
 @pytest.mark.parametrize(("opacity", "seen"), [(0, "none"), (0.3, "trace"), (1, "whole")])
 def test_the_mark(background: str, opacity: float, seen: str) -> None:
     for radius in (6, 8):
@@ -194,7 +184,7 @@ def test_what_the_mark_hides_is_no_damage() -> None:
     assert seen.damage < 0.08
 
 
-@pytest.mark.parametrize("background", GROUND)
+@pytest.mark.parametrize("background", GROUNDS)
 def test_nothing_is_seen_where_nothing_is(background: str) -> None:
     sight = look(picture(background=background))
     assert (sight.background, sight.objects, sight.mark, sight.object_gap) == (background, (), "none", math.inf)
@@ -219,6 +209,6 @@ def test_noise_and_blur_together_do_not_confuse() -> None:
 
 
 def test_another_size_is_scaled() -> None:
-    scene = Scene((thing("red", "ring", 20, 20), replace(thing("blue", "square"), x=46, y=46)), "grey", GROUND["grey"])
+    scene = Scene((thing("red", "ring", 20, 20), replace(thing("blue", "square"), x=46, y=46)), "grey", GROUNDS["grey"])
     large = renderer.draw(scene).resize((256, 256), Image.Resampling.BICUBIC)
     assert kinds(look(large)) == [("red", "ring"), ("blue", "square")]

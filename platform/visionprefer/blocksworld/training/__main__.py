@@ -7,14 +7,14 @@ checkpoint if it was interrupted. The image models and the judge use the autoenc
 none, that of the package.
 """
 
+import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from visionprefer.blocksworld.training import Name
 from visionprefer.models import BUILTIN_MODELS
-
-Name = Literal["blocks-vae", "blocks-sd", "blocks-sd-small", "blocks-llava", "blocks-clip", "blocks-blip"]
 
 
 def train(
@@ -23,7 +23,10 @@ def train(
     seed: Annotated[int, typer.Option(help="Of the weights, the scenes and the batches.")] = 0,
 ) -> None:
     """Train one of the built-in models from random weights, or go on training it."""
+    import torch
+
     from visionprefer.blocksworld.training import blip, clip, image_model, judge, vae
+    from visionprefer.blocksworld.training.data import DEVICE
 
     own = folder / "blocks-vae" / "model"
     autoencoder = own if own.exists() else BUILTIN_MODELS / "blocks-vae"
@@ -38,6 +41,9 @@ def train(
             blip.train(folder / name, seed)
         case _:
             image_model.train(folder / name, autoencoder, image_model.SIZES[name], seed)
+    threads = torch.get_num_threads()
+    hardware = torch.cuda.get_device_name() if DEVICE == "cuda" else f"a CPU (threads: {threads})"
+    (folder / name / "training.json").write_text(json.dumps({"seed": seed, "hardware": hardware}) + "\n")
     typer.echo(f"The model is in {folder / name / 'model'}")
 
 

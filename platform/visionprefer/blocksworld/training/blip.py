@@ -37,7 +37,7 @@ class Matcher(torch.nn.Module):
         text = blip.text_encoder(**true).last_hidden_state
         similarity = normalize(blip.vision_proj(image[:, 0]), dim=-1) @ normalize(blip.text_proj(text[:, 0]), dim=-1).T
         logits = similarity * self.log_scale.exp().clamp(max=100)
-        target = torch.arange(len(pixels))
+        target = torch.arange(len(pixels), device=pixels.device)
         contrast = (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
         likeliest = logits.detach().fill_diagonal_(-1e4).argmax(dim=1)
         pairs = [(true, target, 1), (false, target, 0), (true, likeliest, 0)]
@@ -52,7 +52,7 @@ class Matcher(torch.nn.Module):
         seen = self.blip.text_encoder(
             **caption,
             encoder_hidden_states=image,
-            encoder_attention_mask=torch.ones(image.shape[:2], dtype=torch.long),
+            encoder_attention_mask=torch.ones(image.shape[:2], dtype=torch.long, device=image.device),
         )
         return self.blip.itm_head(seen.last_hidden_state[:, 0])
 
@@ -81,7 +81,7 @@ def train(folder: Path, seed: int) -> None:
 
 
 def _inputs(tokenizer: Any, texts: list[str]) -> dict[str, torch.Tensor]:
-    encoded = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+    encoded = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").to(data.DEVICE)
     return {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}
 
 

@@ -27,7 +27,7 @@ def train(folder: Path, seed: int) -> None:
         rows = data.batch(BATCH, SCENES, step, seed)
         chance = random.Random(f"{seed} {step}")
         texts = [word(pool.descriptions[row], chance) for row in rows]
-        inputs = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+        inputs = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").to(data.DEVICE)
         return model(pixel_values=data.scaled(pool.pictures[rows]), **inputs, return_loss=True).loss
 
     loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=1e-3)

@@ -10,6 +10,8 @@ from rich.progress import track
 from visionprefer.blocksworld.renderer import Scene, compose, draw
 from visionprefer.blocksworld.scenes import Description, sample
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # chance is drawn on the CPU, so that it is the same
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -48,5 +50,5 @@ def as_tensor(picture: object) -> torch.Tensor:
 
 
 def scaled(pictures: torch.Tensor) -> torch.Tensor:
-    """uint8 pictures as float32 from -1 to 1."""
-    return pictures.float() / 127.5 - 1
+    """uint8 pictures as float32 from -1 to 1, on the training's device."""
+    return pictures.to(DEVICE).float() / 127.5 - 1

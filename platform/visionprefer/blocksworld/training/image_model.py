@@ -36,7 +36,7 @@ class Size:
 
 
 SIZES = {
-    "blocks-sd": Size(channels=(64, 128), text=128, layers=3, steps=3_500),
+    "blocks-sd": Size(channels=(64, 128), text=128, layers=3, steps=5_000),
     "blocks-sd-small": Size(channels=(32, 64), text=64, layers=2, steps=3_500),
 }
 
@@ -83,7 +83,7 @@ class Painter(torch.nn.Module):
 def train(folder: Path, vae_folder: Path, size: Size, seed: int) -> None:
     """Train an image model; the folder gets the pipeline in `model/`, with the checkpoint beside it."""
     torch.manual_seed(seed)
-    vae = AutoencoderKL.from_pretrained(vae_folder).eval()
+    vae = AutoencoderKL.from_pretrained(vae_folder).to(data.DEVICE).eval()
     painter = Painter(size)
     pool = data.pool(size.scenes, seed)
     latents = encode(vae, pool.pictures)
@@ -95,9 +95,9 @@ def train(folder: Path, vae_folder: Path, size: Size, seed: int) -> None:
         chance = random.Random(f"{seed} {step}")
         texts = ["" if chance.random() < EMPTY_PROMPTS else word(pool.descriptions[row], chance) for row in rows]
         ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        noise = torch.randn((len(rows), CHANNELS, 8, 8))
-        timesteps = torch.randint(0, 1000, (len(rows),))
-        predicted = painter(noise_schedule.add_noise(latents[rows], noise, timesteps), timesteps, ids)
+        noise = torch.randn((len(rows), CHANNELS, 8, 8)).to(data.DEVICE)
+        timesteps = torch.randint(0, 1000, (len(rows),)).to(data.DEVICE)
+        predicted = painter(noise_schedule.add_noise(latents[rows], noise, timesteps), timesteps, ids.to(data.DEVICE))
         return (predicted - noise).square().mean()
 
     loop.train(painter, loss, folder=folder, steps=size.steps, learning_rate=size.learning_rate)

@@ -16,26 +16,21 @@ from visionprefer.blocksworld.training import data, judge_data, loop, tokens
 from visionprefer.blocksworld.training.judge_data import Example
 from visionprefer.blocksworld.wording import understand, word
 from visionprefer.judging.rubric import question
+from visionprefer.random_models import TEMPLATE
 
-CAPTIONS_FIRST = 1_000  # steps
-STEPS = 3_200
+CAPTIONS_FIRST = 1_200  # steps
+STEPS = 4_800
 BATCH = 32
 EXAMPLES = 40_000
 PATCH = 8
 PATCHES = (64 // PATCH) ** 2
 WHAT_IS_THERE = "What is in the image, from left to right?"
-TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] }}: {% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<image>\n' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}{{ '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}assistant: {% endif %}"
-)
 
 
 def train(folder: Path, vae_folder: Path, seed: int) -> None:
     """Train the judge; the folder gets it in `model/`, with the checkpoint beside it."""
     torch.manual_seed(seed)
-    vae = AutoencoderKL.from_pretrained(vae_folder).float().eval()
+    vae = AutoencoderKL.from_pretrained(vae_folder).to(data.DEVICE).eval()
     processor = _processor()
     model = _model(processor.tokenizer)
     examples, pictures = judge_data.examples(EXAMPLES, seed, vae)
@@ -46,7 +41,7 @@ def train(folder: Path, vae_folder: Path, seed: int) -> None:
         chance = random.Random(f"{seed} {step}")
         exchange = _caption if captions else _judgement
         texts = [exchange(examples[row], chance) for row in rows]
-        inputs = _inputs(processor, texts)
+        inputs = {name: part.to(data.DEVICE) for name, part in _inputs(processor, texts).items()}
         return model(pixel_values=data.scaled(pictures[rows]), **inputs).loss
 
     loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=1e-3, warm_up=300)

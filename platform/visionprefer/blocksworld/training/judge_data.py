@@ -108,8 +108,8 @@ def _through(
     pictures = torch.stack([data.as_tensor(cases[row].picture) for row in rows])
     latents = vae.encode(data.scaled(pictures)).latent_dist.mean
     rough = torch.randn(latents.shape, generator=generator) * noise[:, None, None, None] / vae.config.scaling_factor
-    decoded = vae.decode(latents + rough).sample
-    decoded = ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    decoded = vae.decode(latents + rough.to(data.DEVICE)).sample
+    decoded = ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     changed = list(cases)
     for row, pixels in zip(rows, decoded, strict=True):
         changed[row] = _as_decoded(cases[row], pixels)

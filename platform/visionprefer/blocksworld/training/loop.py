@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from visionprefer.blocksworld.training.data import DEVICE
 from visionprefer.blocksworld.training.journal import Journal
 
 
@@ -19,7 +20,6 @@ def train(
     learning_rate: float,
     average: float = 0.999,
     warm_up: int = 100,
-    weight_decay: float = 0.01,
 ) -> None:
     """Minimise a loss with AdamW, and leave the moving average of the weights in the model.
 
@@ -31,8 +31,9 @@ def train(
         learning_rate: at its peak, after the warm-up; it falls to zero as a cosine.
         average: decay of the moving average.
     """
+    model.to(DEVICE)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, learning_rate, total_steps=steps + 1, pct_start=min(0.3, warm_up / steps), cycle_momentum=False
     )
@@ -44,7 +45,7 @@ def train(
     journal = Journal(folder, steps)
     first, seconds = 0, 0.0
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
+        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
         for name, part in state.items():
             part.load_state_dict(saved[name])
         torch.set_rng_state(saved["random"])

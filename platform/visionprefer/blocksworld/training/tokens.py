@@ -8,13 +8,14 @@ from textwrap import wrap
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import BertTokenizer, CLIPTokenizer, PreTrainedTokenizerFast
+from transformers import BertTokenizer, CLIPTokenizer
 
 from visionprefer.blocksworld import labels
 from visionprefer.blocksworld.scenes import sample
 from visionprefer.blocksworld.spoiler import spoil
 from visionprefer.blocksworld.wording import word
 from visionprefer.judging.rubric import question
+from visionprefer.random_models import SPECIAL_TOKENS, llava_tokenizer
 from visionprefer.schema import ASPECTS
 
 PROMPT_LENGTH = 32  # tokens
@@ -50,7 +51,6 @@ def _merges(texts: Iterable[str]) -> list[tuple[str, str]]:
 
 def judge_tokenizer() -> Any:
     """A tokenizer of bytes in which words of the blocks world, and stretches of the rubric, are one token each."""
-    special = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
     tokenizer = Tokenizer(models.BPE())
     stretches = sorted(set(_stretches()), key=len, reverse=True)
     pattern = "|".join([*map(re.escape, stretches), r" ?\w+", r' ?[^\s\w"]+', '"', r"\s+"])
@@ -63,20 +63,12 @@ def judge_tokenizer() -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=4096,
-        special_tokens=[AddedToken(word, special=True) for word in special],
+        special_tokens=[AddedToken(word, special=True) for word in SPECIAL_TOKENS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(stretches * 2 + sentences(500), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        padding_side="left",
-        extra_special_tokens={"image_token": "<image>"},
-    )
+    return llava_tokenizer(tokenizer)
 
 
 def sentences(count: int, seed: int = 1) -> list[str]:

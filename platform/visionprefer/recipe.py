@@ -64,7 +64,7 @@ class PromptSettings(Settings):
     path: str | None = Field(
         None,
         description="A .txt (one prompt a line), .csv, .tsv, .json, .jsonl or .parquet file, local, s3:// or gs://, or "
-        "hf://datasets/OWNER/NAME with or without a file in it. "
+        "hf://datasets/OWNER/NAME with or without a file in it, or builtin:blocks-training or builtin:blocks-held-out. "
         "Left out when images.existing brings its own captions.",
     )
     column: str | None = Field(None, description="Column that holds the prompt; guessed, and said, if left out.")

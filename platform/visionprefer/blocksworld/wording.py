@@ -44,7 +44,8 @@ def word(description: Description, chance: random.Random | None = None) -> str:
     if chance and relation and chance.random() < 0.3:
         groups[:2], relation = groups[1::-1], _OPPOSITE[relation]
     first, *others = (phrase(group, choose(_NUMBERS[group.count])) for group in groups)
-    text = choose(_OPENINGS) + first
+    opening = choose(_OPENINGS)
+    text = ("" if opening == "there is " and groups[0].count > 1 else opening) + first
     if others:
         text += (f" {choose(_RELATIONS[relation])} " if relation else choose(_BESIDES)) + others[0]
     for other in others[1:]:

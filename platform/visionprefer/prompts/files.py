@@ -11,8 +11,10 @@ import pyarrow as pa
 from pyarrow import fs
 
 from visionprefer.errors import InputError, missing_extra
+from visionprefer.models import BUILTIN
 
-PLACES = "a local file, s3://BUCKET/FILE, gs://BUCKET/FILE or hf://datasets/OWNER/NAME"
+BUILTIN_PROMPTS = Path(__file__).parents[1] / "blocksworld" / "prompts"
+PLACES = "a local file, s3://BUCKET/FILE, gs://BUCKET/FILE, hf://datasets/OWNER/NAME or builtin:blocks-training"
 
 
 @contextmanager
@@ -28,7 +30,7 @@ def open_files(path: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, Any]
     """Open a file, or the files of a dataset on the hub, one after the other.
 
     Args:
-        path: A local file, `s3://…`, `gs://…`, or `hf://datasets/OWNER/NAME[@REVISION][/FILE]`.
+        path: A local file, `s3://…`, `gs://…`, `hf://datasets/OWNER/NAME[@REVISION][/FILE]`, or `builtin:NAME`.
         suffixes: Of the files that can be read; others of a dataset are passed over.
 
     Yields:
@@ -39,7 +41,10 @@ def open_files(path: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, Any]
         InputError: if there is no such file, or the dataset's files are of several kinds.
     """
     scheme, separator, rest = path.partition("://")
-    if not separator:
+    if path.startswith(BUILTIN):
+        with _builtin(path).open("rb") as shipped:
+            yield f"{path}.txt", shipped
+    elif not separator:
         with _local(Path(path).expanduser(), suffixes).open("rb") as local:
             yield os.fsencode(Path(path).name).decode(errors="replace"), local
     elif scheme == "hf":
@@ -48,6 +53,13 @@ def open_files(path: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, Any]
         files, inner = fs.FileSystem.from_uri(path)
         with files.open_input_file(inner) as remote:
             yield path, remote
+
+
+def _builtin(path: str) -> Path:
+    sets = {f"{BUILTIN}{file.stem}": file for file in sorted(BUILTIN_PROMPTS.glob("*.txt"))}
+    if path not in sets:
+        raise InputError(f"{path}: no such prompts come with the package. Write {' or '.join(sets)}")
+    return sets[path]
 
 
 def _local(path: Path, suffixes: tuple[str, ...]) -> Path:

@@ -39,5 +39,5 @@ clean: ## Remove what make made, but for runs/.
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/pip install --group dev --editable '.[local,notebook]'
+	$(BIN)/pip install --group dev --editable '.[local,api,notebook]'
 	touch $@

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.text import Text
 
 from visionprefer.errors import InputError
-from visionprefer.recipe import Recipe, load_recipe, recipe_schema
+from visionprefer.recipe import Recipe
+from visionprefer.recipe_file import load_recipe, recipe_schema
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -24,10 +24,11 @@ from visionprefer.errors import InputError, what_to_mend
 from visionprefer.existing import ImportImages
 from visionprefer.images import GenerateImages
 from visionprefer.judging.judge import Judge
+from visionprefer.judging.openai_engine import OpenAIEngine
 from visionprefer.judging.transformers_engine import TransformersEngine
 from visionprefer.models import Model
 from visionprefer.plan import read_block
-from visionprefer.recipe import JudgeSettings, Recipe, Workers
+from visionprefer.recipe import ApiSettings, JudgeSettings, Recipe, Workers
 from visionprefer.schema import IMAGES, REPLIES
 from visionprefer.store import Shards, Store
 
@@ -158,9 +159,19 @@ def work_to_do(images: Shards, replies: Shards, blocks: list[str], retry_failed:
 
 
 def stream(
-    recipe: Recipe, store: Store, judge_folder: str, models: list[Model], judge: Model, work: Work, log: Any
+    recipe: Recipe,
+    store: Store,
+    judge_folder: str,
+    models: list[Model],
+    judge: Model,
+    work: Work,
+    log: Any,
+    spent: float,
 ) -> Dataset:
-    """The stream that does this work. Iterating over it runs it; each row is the name of a shard that was judged."""
+    """The stream that does this work. Iterating over it runs it; each row is the name of a shard that was judged.
+
+    `spent` is the money that the judge's replies have cost so far.
+    """
     context = DataContext.get_current()
     context.enable_progress_bars = False  # they would be drawn over ours
     context.execution_no_progress_timeout_s = WAIT_FOR_NODES
@@ -170,10 +181,11 @@ def stream(
         batch_size=1,
         **_placement(recipe.images.workers),
     )
+    replies = Shards(store, judge_folder, REPLIES)
     judged = {
-        "fn_constructor_args": (_judge_stage(recipe.judge, judge), Shards(store, judge_folder, REPLIES), log),
+        "fn_constructor_args": (_judge_stage(recipe.judge, judge, spent), replies, log),
         "batch_size": 1,
-        **_placement(recipe.judge.workers),
+        **_placement(recipe.judge.workers, _shards_at_once(recipe)),
     }
     return fresh.union(_source(work.replies)).map_batches(JudgeImages, **judged)
 
@@ -190,9 +202,17 @@ def _image_stage(recipe: Recipe, models: list[Model]) -> Callable[[], Any]:
     return lambda: GenerateImages(recipe.images, models)
 
 
-def _judge_stage(settings: JudgeSettings, model: Model) -> Callable[[], Any]:
-    engines = {"transformers": TransformersEngine}
-    return lambda: Judge(settings, model, engines[settings.engine](settings, model))
+def _judge_stage(settings: JudgeSettings, model: Model, spent: float) -> Callable[[], Any]:
+    if settings.engine == "openai":
+        return lambda: Judge(settings, model, OpenAIEngine(settings, model, spent))
+    return lambda: Judge(settings, model, TransformersEngine(settings, model))
+
+
+def _shards_at_once(recipe: Recipe) -> int:
+    """How many shards an actor judges at a time: so many that a server has always as many requests as it may have."""
+    if recipe.judge.engine != "openai":
+        return 1
+    return 2 + (recipe.judge.api or ApiSettings()).concurrency // recipe.images.block_size
 
 
 def _source(units: list[Unit]) -> Dataset:
@@ -203,10 +223,13 @@ def _source(units: list[Unit]) -> Dataset:
     return ray.data.from_arrow([pa.Table.from_pylist([unit._asdict() for unit in chunk], schema) for chunk in chunks])
 
 
-def _placement(workers: Workers) -> dict[str, Any]:
-    if isinstance(workers.actors, int):
-        compute = ActorPoolStrategy(size=workers.actors)
-    else:
-        compute = ActorPoolStrategy(min_size=workers.actors[0], max_size=workers.actors[1])
+def _placement(workers: Workers, calls_at_once: int = 1) -> dict[str, Any]:
+    least, most = (workers.actors,) * 2 if isinstance(workers.actors, int) else workers.actors
+    compute = ActorPoolStrategy(
+        min_size=least,
+        max_size=most,
+        max_concurrent_calls_per_actor=calls_at_once,
+        enable_true_multi_threading=calls_at_once > 1,
+    )
     placement = {"compute": compute, "num_cpus": workers.num_cpus, "num_gpus": workers.num_gpus}
     return placement | ({"resources": workers.resources} if workers.resources else {})

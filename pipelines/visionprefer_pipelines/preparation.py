@@ -10,7 +10,7 @@ from visionprefer.blocksworld.boundary import warning
 from visionprefer.errors import InputError
 from visionprefer.existing import Existing, list_existing, listing_digest
 from visionprefer.judging.judge import judge_digest
-from visionprefer.models import Model, find_model
+from visionprefer.models import Model, find_model, served_model
 from visionprefer.plan import Plan, plan_existing, plan_generation, write_plan
 from visionprefer.prompts import Prompts, clean_prompts, clean_text, read_prompts
 from visionprefer.recipe import ImageModel, JudgeSettings, Recipe
@@ -105,6 +105,8 @@ def _find_models(recipe: Recipe, before: list[dict[str, Any]]) -> tuple[list[Mod
         for asked in recipe.images.models
     ]
     judge = recipe.judge
+    if judge.engine == "openai":
+        return models, served_model(judge.model, judge.api.base_url if judge.api else None)
     return models, find_model(judge.model, "transformers", judge.revision, commit=commit(judge))
 
 

@@ -20,7 +20,7 @@ from visionprefer.recipe import Recipe
 from visionprefer.report import write_report
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import IMAGES, REPLIES, content_id
-from visionprefer.statistics import statistics
+from visionprefer.statistics import spent, statistics
 from visionprefer.store import Commit, Shards, Store
 from visionprefer.training_table import write_training
 from visionprefer_pipelines.preparation import Prepared, prepare
@@ -84,8 +84,8 @@ def _stream(
     from visionprefer_pipelines.cluster import connected
 
     with connected(address, {"images": recipe.images.workers, "judge": recipe.judge.workers}):
-        log = commit_log()
-        dataset = stream(recipe, store, replies.folder, prepared.models, prepared.judge, work, log)
+        log, paid = commit_log(), spent(replies)["cost"] or 0.0
+        dataset = stream(recipe, store, replies.folder, prepared.models, prepared.judge, work, log, paid)
         with _watching(log, store, manifest, images, replies, progress):
             for _ in dataset.iter_batches(batch_size=None):
                 pass

@@ -68,6 +68,11 @@ def find_model(
     return Model(name, commit, variant, content_id(name, commit, variant))
 
 
+def served_model(name: str, base_url: str | None) -> Model:
+    """A model that a server runs under this name. What it is today, only the server knows."""
+    return Model(name, None, None, content_id("served", name, base_url))
+
+
 def is_builtin(name: str) -> bool:
     """Whether a name stands for a model that comes with the package. These know the blocks world and nothing else."""
     return name.startswith(BUILTIN)

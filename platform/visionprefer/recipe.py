@@ -1,17 +1,12 @@
-"""A recipe: one YAML file that says everything about a run. One frozen model per stage; reading it loads no torch and
-no ray, so that mistakes are told at once.
+"""A recipe: everything about a run, one frozen model per stage. It loads no torch and no ray, so that mistakes are told
+at once.
 """
 
 import difflib
-import json
-import re
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from visionprefer.errors import InputError
 from visionprefer.schema import ASPECTS
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -158,11 +153,57 @@ class ImageSettings(Settings):
         return self
 
 
+class Price(Settings):
+    """What a server charges, in any currency."""
+
+    prompt: float = Field(ge=0, description="For a million tokens of requests.")
+    completion: float = Field(ge=0, description="For a million tokens of replies.")
+
+
+class ApiSettings(Settings):
+    """Where a server stands that speaks OpenAI's protocol, and how much it may be asked."""
+
+    base_url: str | None = Field(
+        None, description="Address of the server, such as http://127.0.0.1:8000/v1; null: OpenAI's own."
+    )
+    key_from: str = Field(
+        "OPENAI_API_KEY", description="Environment variable that holds the key. The key itself is written nowhere."
+    )
+    concurrency: int = Field(32, ge=1, description="Most requests in flight.")
+    requests_per_minute: float | None = Field(None, gt=0, description="Most requests a minute, evenly spaced.")
+    tokens_per_minute: float | None = Field(None, gt=0, description="Most tokens a minute, those of replies too.")
+    timeout: float = Field(120, gt=0, description="Seconds that a request may take.")
+    retries: int = Field(6, ge=0, description="Tries after the first, where the server is busy or the line is cut.")
+    price: Price | None = Field(None, description="What the server charges, for the costs of replies and the budget.")
+    budget: float | None = Field(None, gt=0, description="Most money that a run may cost; it stops before that.")
+    image_tokens: int = Field(4096, ge=0, description="Most tokens that an image counts for, to reserve its price.")
+
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> Self:
+        if self.base_url and ("@" in self.base_url or "?" in self.base_url):
+            raise ValueError("base_url may hold a key, and recipes are kept: write it without user and query")
+        return self
+
+    @model_validator(mode="after")
+    def _can_count(self) -> Self:
+        if self.budget and not self.price:
+            raise ValueError(
+                f"budget is {self.budget:g}, and price is missing: write price.prompt and price.completion"
+            )
+        return self
+
+
 class JudgeSettings(Settings):
     """Who scores the images, and how it is asked."""
 
-    engine: Literal["transformers"] = Field("transformers", description="What runs the judge.")
-    model: str = Field(description="Folder of an image-text-to-text model, its hub id OWNER/NAME, or builtin:NAME.")
+    engine: Literal["transformers", "openai"] = Field(
+        "transformers", description="What runs the judge: this machine, or a server that speaks OpenAI's protocol."
+    )
+    model: str = Field(
+        description="Folder of an image-text-to-text model, its hub id OWNER/NAME, or builtin:NAME; "
+        "with engine openai, the name that the server knows."
+    )
+    api: ApiSettings | None = Field(None, description="With engine openai: where it is, and how much it may be asked.")
     revision: str | None = Field(None, description="Branch, tag or commit of a hub id; resolved to a commit.")
     structured: bool = Field(True, description="Hold the reply to the rubric's JSON schema while it is generated.")
     rationale_length: int = Field(400, ge=1, description="Most characters of a rationale.")
@@ -174,6 +215,14 @@ class JudgeSettings(Settings):
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: a GPU where there is one.")
     workers: Workers = Workers()
+
+    @model_validator(mode="after")
+    def _asks_whom_it_says(self) -> Self:
+        if self.api and self.engine != "openai":
+            raise ValueError(f"api is for engine openai, and engine is {self.engine}: write one or leave out the other")
+        if self.engine == "openai" and self.workers.actors != 1:
+            raise ValueError("engine openai keeps its limits in one actor: write api.concurrency in place of workers")
+        return self
 
 
 class PreferenceSettings(Settings):
@@ -220,111 +269,3 @@ class Recipe(Settings):
                 hint = f"did you mean {near[0]}?" if near else "write some of " + ", ".join(ASPECTS)
                 raise ValueError(f"preferences.weights.{scorer} is {weight:g}, and nothing scores that; {hint}")
         return self
-
-
-def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe and check it.
-
-    Files and folders that it names are looked for beside the recipe first, then in the working directory.
-
-    Args:
-        path: a YAML file.
-        overrides: `key.subkey=value` each, the value in YAML.
-
-    Raises:
-        InputError: naming each field that is wrong, its value and what to write.
-    """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not a YAML file that can be read: {error}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: a recipe is a mapping of fields; this file holds {type(data).__name__}")
-    for override in overrides or []:
-        _override(data, override)
-    try:
-        recipe = Recipe.model_validate(data)
-    except ValidationError as error:
-        raise InputError(f"{path}: " + "\n".join(_sentences(error))) from error
-    return _with_paths(recipe, path.resolve().parent)
-
-
-def recipe_schema() -> str:
-    """The JSON schema of a recipe, for editors that complete and check YAML."""
-    return json.dumps(Recipe.model_json_schema(), indent=2, ensure_ascii=False)
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals:
-        raise InputError(f"--set {override}: write --set key=value, such as --set images.batch_size=4")
-    try:
-        *parents, last = [int(part) if part.isdecimal() else part for part in key.split(".")]
-        target: Any = data
-        for parent in parents:
-            target = target.setdefault(parent, {}) if isinstance(target, dict) else target[parent]
-        target[last] = yaml.safe_load(value)
-    except (IndexError, TypeError, yaml.YAMLError) as error:
-        raise InputError(f"--set {override}: the recipe has no such place as {key}: {error}") from error
-
-
-def _sentences(error: ValidationError) -> list[str]:
-    """One sentence per wrong field: where, what is wrong, the value found, the nearest name."""
-    sentences = []
-    for problem in error.errors(include_url=False):
-        where = ".".join(str(part) for part in problem["loc"] if not _is_type_tag(part)) or "recipe"
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            known = _fields_at(problem["loc"][:-1])
-            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "known here: " + ", ".join(known)
-            sentences.append(f"{where}: no such field; {hint}")
-        elif problem["type"] == "missing":
-            sentences.append(f"{where}: missing; add it")
-        elif problem["type"] == "value_error":
-            sentences.append(f"{where}: {message}")
-        else:
-            sentences.append(f"{where}: {message[0].lower()}{message[1:]}, and it is {problem['input']!r}")
-    return sentences
-
-
-def _is_type_tag(part: int | str) -> bool:
-    """pydantic adds the tried member of a union to the place of an error; people do not write it."""
-    return (
-        isinstance(part, str) and re.match(r"^(list|tuple|constrained-|function-|Range$|int$|float$)", part) is not None
-    )
-
-
-def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
-    """Field names of the settings that stand at a place in the recipe."""
-    models: dict[str, type[Settings]] = {
-        "prompts": PromptSettings,
-        "images": ImageSettings,
-        "judge": JudgeSettings,
-        "preferences": PreferenceSettings,
-        "models": ImageModel,
-        "workers": Workers,
-        "Range": Range,
-    }
-    names = [part for part in loc if isinstance(part, str) and part in models]
-    return list(models[names[-1]].model_fields if names else Recipe.model_fields)
-
-
-def _with_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with every local file it names as an absolute path."""
-
-    def found(value: str | None) -> str | None:
-        if value is None or "://" in value:
-            return value
-        for candidate in (folder / Path(value).expanduser(), Path(value).expanduser()):
-            if candidate.exists():
-                return str(candidate.resolve())
-        return value
-
-    prompts = recipe.prompts.model_copy(
-        update={"path": found(recipe.prompts.path), "block_list": found(recipe.prompts.block_list)}
-    )
-    models = [model.model_copy(update={"model": found(model.model)}) for model in recipe.images.models]
-    images = recipe.images.model_copy(update={"models": models, "existing": found(recipe.images.existing)})
-    judge = recipe.judge.model_copy(update={"model": found(recipe.judge.model)})
-    return recipe.model_copy(update={"prompts": prompts, "images": images, "judge": judge})

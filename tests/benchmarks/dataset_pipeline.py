@@ -66,7 +66,7 @@ def chain(recipe_path: str, out: str) -> dict[str, float]:
     """One run of the pipeline in this process. Warm is when the first images of each stage are there."""
     from rich.console import Console
 
-    from visionprefer.recipe import load_recipe
+    from visionprefer.recipe_file import load_recipe
     from visionprefer.store import Counts
     from visionprefer_pipelines.progress import Progress
     from visionprefer_pipelines.run import run
@@ -106,7 +106,7 @@ def bare(recipe_path: str) -> float:
     from visionprefer.judging.rubric import question
     from visionprefer.judging.transformers_engine import TransformersEngine
     from visionprefer.models import find_model
-    from visionprefer.recipe import load_recipe
+    from visionprefer.recipe_file import load_recipe
 
     recipe = load_recipe(Path(recipe_path))
     engine = TransformersEngine(recipe.judge, find_model(recipe.judge.model, "transformers"))

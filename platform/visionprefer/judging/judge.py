@@ -1,11 +1,13 @@
 """The judge: images in, one reply for each out. What runs the model is an engine, which knows nothing of rubrics."""
 
+import contextlib
 import io
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 from PIL import Image
 
+from visionprefer.errors import InputError
 from visionprefer.judging.rubric import UnusableReply, parse_reply, question, rubric_digest
 from visionprefer.models import Model
 from visionprefer.recipe import JudgeSettings
@@ -38,7 +40,11 @@ class Engine(Protocol):
     """Runs a judge's model. The reply to each request stands at the request's place."""
 
     def ask(self, requests: list[Request]) -> list[Reply]:
-        """Answer all requests. A request that cannot be answered is a reply with an error."""
+        """Answer all requests. A request that cannot be answered is a reply with an error.
+
+        Raises:
+            InputError: if none can be answered, now or later.
+        """
 
     def describe(self) -> str:
         """What was chosen, for the person at the terminal."""
@@ -46,7 +52,7 @@ class Engine(Protocol):
 
 def judge_digest(model: Model, settings: JudgeSettings) -> str:
     """Identifies a judge: its model, the rubric, and every setting that an answer depends on."""
-    answers_depend_on = settings.model_dump(exclude={"model", "revision", "workers", "device", "batch_size"})
+    answers_depend_on = settings.model_dump(exclude={"model", "revision", "api", "workers", "device", "batch_size"})
     return content_id("judge", model.digest, answers_depend_on, rubric_digest())
 
 
@@ -76,7 +82,8 @@ class Judge:
         """Judge images; `generation` counts the runs that took up failed rows again, so that seeds differ."""
         rows = [self._row(image) for image in images.to_pylist()]
         self._ask(rows, asking=2 * generation)
-        self._ask([row for row in rows if row["error"]], asking=2 * generation + 1)
+        with contextlib.suppress(InputError):  # what stops the run is told with the next images: these are paid for
+            self._ask([row for row in rows if row["error"]], asking=2 * generation + 1)
         done = [row for row in rows if not row["error"]]
         failed = [row for row in rows if row["error"]]
         return pa.Table.from_pylist(done, schema=REPLIES), pa.Table.from_pylist(failed, schema=REPLIES)

@@ -49,7 +49,7 @@ def statistics(run: RunFolder) -> Statistics:
         name=run.recipe.name,
         prompts=_prompts(prompts, run.rejected_prompts(), run.manifest["prompts"]["not_sampled"]),
         images=RowFigures(**_rows(run.images, counts["images"])),
-        replies=ReplyFigures(**_rows(run.replies, counts["replies"]), **_spent(run.replies)),
+        replies=ReplyFigures(**_rows(run.replies, counts["replies"]), **spent(run.replies)),
         aspects={
             aspect: _aspect(
                 score_N[~np.isnan(score_N)], preferences.filter(pc.field("aspect") == aspect), prompts.num_rows
@@ -79,16 +79,17 @@ def _rows(shards: Shards, counts: Counts) -> dict[str, Any]:
     return {"planned": sum(counts), **counts._asdict(), "failure_reasons": _counted(reasons)}
 
 
-def _spent(replies: Shards) -> dict[str, Any]:
+def spent(replies: Shards) -> dict[str, Any]:
+    """Askings, tokens and money that replies have cost, the useless ones too; no money where none is charged."""
     columns = ["asked", "prompt_tokens", "completion_tokens", "cost"]
     listed = [commit.shard for commit in replies.commits.values() if commit.failed]
     failed = [replies.failed_rows(shard).select(columns) for shard in listed]
-    spent = pa.concat_tables([replies.table(columns), *failed])
+    rows = pa.concat_tables([replies.table(columns), *failed])
     return {
-        "asked_twice": pc.sum(pc.greater(spent["asked"], 1), min_count=0).as_py(),
-        "prompt_tokens": pc.sum(spent["prompt_tokens"], min_count=0).as_py(),
-        "completion_tokens": pc.sum(spent["completion_tokens"], min_count=0).as_py(),
-        "cost": pc.sum(spent["cost"]).as_py(),
+        "asked_twice": pc.sum(pc.greater(rows["asked"], 1), min_count=0).as_py(),
+        "prompt_tokens": pc.sum(rows["prompt_tokens"], min_count=0).as_py(),
+        "completion_tokens": pc.sum(rows["completion_tokens"], min_count=0).as_py(),
+        "cost": pc.sum(rows["cost"]).as_py(),
     }
 
 

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from visionprefer.errors import InputError
 from visionprefer.judging.judge import Judge, Reply, Request, judge_digest
 from visionprefer.models import Model
-from visionprefer.recipe import JudgeSettings
+from visionprefer.recipe import ApiSettings, JudgeSettings
 from visionprefer.schema import ASPECTS, IMAGE, REPLIES
 
 VERDICT = json.dumps({aspect: {"rationale": "Seen.", "score": 3} for aspect in ASPECTS})
@@ -83,6 +84,20 @@ def test_a_failure_is_a_row_with_its_reason_and_the_raw_reply(reply: Reply, reas
     assert row["asked"] == 2
 
 
+def test_what_was_answered_is_kept_when_the_second_asking_stops_the_run() -> None:
+    class Refusing(Scripted):
+        def ask(self, requests: list[Request]) -> list[Reply]:
+            if not self.answers:
+                raise InputError("the budget is spent")
+            return super().ask(requests)
+
+    engine = Refusing([Reply("prose", 10, 3), Reply(VERDICT, 10, 50)])
+    done, failed = Judge(SETTINGS, MODEL, engine)(images(png(), png("blue")))
+    assert (done.num_rows, failed["raw"].to_pylist()) == (1, ["prose"])
+    with pytest.raises(InputError, match="budget"):
+        Judge(SETTINGS, MODEL, engine)(images(png()))
+
+
 def test_an_image_that_cannot_be_decoded_fails_alone_and_is_never_asked_about() -> None:
     engine = Scripted([Reply(VERDICT, 10, 50)], [])
     done, failed = Judge(SETTINGS, MODEL, engine)(images(png()[:40], png()))
@@ -105,5 +120,5 @@ def test_a_judge_is_another_one_when_its_answers_may_be_other_ones() -> None:
     for change in ({"temperature": 1.0}, {"structured": False}, {"max_new_tokens": 9}, {"dtype": "float16"}):
         assert judge_digest(MODEL, SETTINGS.model_copy(update=change)) != before
     assert judge_digest(MODEL._replace(digest="other"), SETTINGS) != before
-    for same in ({"batch_size": 3}, {"device": "cpu"}, {"model": "moved/judge"}):
+    for same in ({"batch_size": 3}, {"device": "cpu"}, {"model": "moved/judge"}, {"api": ApiSettings()}):
         assert judge_digest(MODEL, SETTINGS.model_copy(update=same)) == before

@@ -6,8 +6,10 @@ import pytest
 import yaml
 
 from visionprefer.errors import InputError
-from visionprefer.recipe import Range, Recipe, load_recipe, recipe_schema
+from visionprefer.recipe import Range, Recipe
+from visionprefer.recipe_file import load_recipe, recipe_schema
 
+OPENAI = {"engine": "openai", "model": "gpt"}
 GOOD = {
     "name": "trial",
     "prompts": {"path": "prompts.txt"},
@@ -55,7 +57,7 @@ def test_defaults_are_filled_in_and_the_recipe_is_immutable(tmp_path: Path) -> N
         ("images.existing", "folder", "write either models .* or existing"),
         ("images.workers", {"actors": [3, 1]}, "1 ≤ fewest ≤ most"),
         ("prompts.path", None, "write prompts.path, or images.existing"),
-        ("judge.engine", "oracle", "judge.engine: input should be 'transformers', and it is 'oracle'"),
+        ("judge.engine", "oracle", "judge.engine: input should be 'transformers' or 'openai', and it is 'oracle'"),
         ("preferences", {"pairs": "some"}, "preferences.pairs: input should be 'all' or 'best_worst'"),
         ("images.height", 64, "images: .*'width': None.* is half a size: write width too, or neither"),
         ("images.width", 64, "write height too, or neither"),
@@ -64,6 +66,11 @@ def test_defaults_are_filled_in_and_the_recipe_is_immutable(tmp_path: Path) -> N
         ("images.models.0.num_inference_steps", {"low": 0, "high": 4, "step": 1}, "'low': 0.0.*whole numbers from 1"),
         ("images.models.0.num_inference_steps", {"low": 1, "high": 4, "step": 0.5}, "whole numbers from 1"),
         ("preferences", {"weights": {"asthetic": 1}}, "weights.asthetic is 1, and nothing.*did you mean aesthetic?"),
+        ("judge.api", {}, "api is for engine openai, and engine is transformers"),
+        ("judge", OPENAI | {"workers": {"actors": 2}}, "write api.concurrency in place of workers"),
+        ("judge", OPENAI | {"api": {"budget": 5}}, "budget is 5, and price is missing: write price.prompt"),
+        ("judge", OPENAI | {"api": {"base_url": "https://me:key@host/v1"}}, "write it without user and query"),
+        ("judge", OPENAI | {"api": {"concurency": 2}}, "did you mean concurrency"),
         ("preferences", {"weights": {"xyz": 1}}, "weights.xyz is 1, .*write some of prompt_following, aesthetic"),
         ("preferences", {"weights": {"fidelity": 0}}, "weights are {'fidelity': 0.0}: write one that is not 0"),
         ("name", "a b", "name: .*'a b'"),

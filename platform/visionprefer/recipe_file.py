@@ -1,0 +1,137 @@
+"""Recipes as files: YAML read and checked, with one sentence for each mistake."""
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from visionprefer.errors import InputError
+from visionprefer.recipe import (
+    ApiSettings,
+    ImageModel,
+    ImageSettings,
+    JudgeSettings,
+    PreferenceSettings,
+    Price,
+    PromptSettings,
+    Range,
+    Recipe,
+    Settings,
+    Workers,
+)
+
+
+def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe and check it.
+
+    Files and folders that it names are looked for beside the recipe first, then in the working directory.
+
+    Args:
+        path: a YAML file.
+        overrides: `key.subkey=value` each, the value in YAML.
+
+    Raises:
+        InputError: naming each field that is wrong, its value and what to write.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not a YAML file that can be read: {error}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: a recipe is a mapping of fields; this file holds {type(data).__name__}")
+    for override in overrides or []:
+        _override(data, override)
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{path}: " + "\n".join(_sentences(error))) from error
+    return _with_paths(recipe, path.resolve().parent)
+
+
+def recipe_schema() -> str:
+    """The JSON schema of a recipe, for editors that complete and check YAML."""
+    return json.dumps(Recipe.model_json_schema(), indent=2, ensure_ascii=False)
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise InputError(f"--set {override}: write --set key=value, such as --set images.batch_size=4")
+    try:
+        *parents, last = [int(part) if part.isdecimal() else part for part in key.split(".")]
+        target: Any = data
+        for parent in parents:
+            target = target.setdefault(parent, {}) if isinstance(target, dict) else target[parent]
+        target[last] = yaml.safe_load(value)
+    except (IndexError, TypeError, yaml.YAMLError) as error:
+        raise InputError(f"--set {override}: the recipe has no such place as {key}: {error}") from error
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    """One sentence per wrong field: where, what is wrong, the value found, the nearest name."""
+    sentences = []
+    for problem in error.errors(include_url=False):
+        where = ".".join(str(part) for part in problem["loc"] if not _is_type_tag(part)) or "recipe"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(problem["loc"][:-1])
+            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "known here: " + ", ".join(known)
+            sentences.append(f"{where}: no such field; {hint}")
+        elif problem["type"] == "missing":
+            sentences.append(f"{where}: missing; add it")
+        elif problem["type"] == "value_error":
+            sentences.append(f"{where}: {message}")
+        else:
+            sentences.append(f"{where}: {message[0].lower()}{message[1:]}, and it is {problem['input']!r}")
+    return sentences
+
+
+def _is_type_tag(part: int | str) -> bool:
+    """pydantic adds the tried member of a union to the place of an error; people do not write it."""
+    return (
+        isinstance(part, str) and re.match(r"^(list|tuple|constrained-|function-|Range$|int$|float$)", part) is not None
+    )
+
+
+def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
+    """Field names of the settings that stand at a place in the recipe."""
+    models: dict[str, type[Settings]] = {
+        "prompts": PromptSettings,
+        "images": ImageSettings,
+        "judge": JudgeSettings,
+        "preferences": PreferenceSettings,
+        "models": ImageModel,
+        "api": ApiSettings,
+        "price": Price,
+        "workers": Workers,
+        "Range": Range,
+    }
+    names = [part for part in loc if isinstance(part, str) and part in models]
+    return list(models[names[-1]].model_fields if names else Recipe.model_fields)
+
+
+def _with_paths(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with every local file it names as an absolute path."""
+
+    def found(value: str | None) -> str | None:
+        if value is None or "://" in value:
+            return value
+        for candidate in (folder / Path(value).expanduser(), Path(value).expanduser()):
+            if candidate.exists():
+                return str(candidate.resolve())
+        return value
+
+    prompts = recipe.prompts.model_copy(
+        update={"path": found(recipe.prompts.path), "block_list": found(recipe.prompts.block_list)}
+    )
+    models = [model.model_copy(update={"model": found(model.model)}) for model in recipe.images.models]
+    images = recipe.images.model_copy(update={"models": models, "existing": found(recipe.images.existing)})
+    judge = recipe.judge
+    if judge.engine == "transformers":
+        judge = judge.model_copy(update={"model": found(judge.model)})
+    return recipe.model_copy(update={"prompts": prompts, "images": images, "judge": judge})

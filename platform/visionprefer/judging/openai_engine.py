@@ -42,6 +42,7 @@ class OpenAIEngine:
         self.model = model.name
         self.structured = settings.structured
         self.fatal: InputError | None = None
+        self._answered = False
         self._key = _key(self.api)
         self._client = openai.AsyncOpenAI(
             base_url=self.api.base_url, api_key=self._key or "none", timeout=self.api.timeout, max_retries=0
@@ -93,12 +94,19 @@ class OpenAIEngine:
                 self.fatal = error
                 return Reply(None, 0, 0, error=f"not asked: {error}")
             except openai.APIStatusError as error:
-                if error.status_code in _MEND or _is_out_of_credit(error):
+                if self._concerns_all(error):
                     self.fatal = InputError(f"judge.api: {self._told(error)}. {_MEND.get(error.status_code, _PAY)}")
                 return Reply(None, 0, 0, error=self._told(error))
-            except (openai.OpenAIError, ValueError) as error:  # a lost connection; an answer that is no JSON
+            except (openai.OpenAIError, TimeoutError, ValueError) as error:  # ValueError: an answer that is no JSON
                 return Reply(None, 0, 0, error=self._told(error))
+            self._answered = True
             return reply
+
+    def _concerns_all(self, error: Any) -> bool:
+        """Whether no request has a chance; 403 and 404 say so unless others were answered: some servers moderate."""
+        if error.status_code == 401 or _is_out_of_credit(error):
+            return True
+        return error.status_code in _MEND and not self._answered
 
     async def _try(self, request: Request) -> Reply:
         import openai
@@ -108,7 +116,8 @@ class OpenAIEngine:
             await self._requests.wait()
             await self._tokens.wait(sum(worst))
             try:
-                completion = await self._client.chat.completions.create(**self._body(request, structured))
+                async with asyncio.timeout(self.api.timeout):  # the client's own begins anew with every byte
+                    completion = await self._client.chat.completions.create(**self._body(request, structured))
                 reply = self._reply(completion, charge)
                 self._tokens.give_back(sum(worst) - reply.prompt_tokens - reply.completion_tokens)
                 return reply
@@ -162,9 +171,10 @@ class OpenAIEngine:
         return (prompt_tokens * self.api.price.prompt + completion_tokens * self.api.price.completion) / 1e6
 
     def _told(self, error: object) -> str:
-        return self._scrubbed(f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error))[
-            :LONGEST_ERROR
-        ]
+        if isinstance(error, TimeoutError):
+            return f"timed out after {self.api.timeout:g} s"
+        text = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
+        return self._scrubbed(text)[:LONGEST_ERROR]
 
     def _scrubbed(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
@@ -191,7 +201,7 @@ def _may_pass(error: BaseException) -> bool:
 
     if isinstance(error, openai.APIStatusError):
         return (error.status_code in (408, 409, 429) or error.status_code >= 500) and not _is_out_of_credit(error)
-    return isinstance(error, openai.APIConnectionError)
+    return isinstance(error, openai.APIConnectionError | TimeoutError)
 
 
 def _is_out_of_credit(error: Any) -> bool:

@@ -17,9 +17,9 @@ from visionprefer.blocksworld.training import data, loop, tokens
 from visionprefer.blocksworld.training.judge_data import other_wish
 from visionprefer.blocksworld.wording import word
 
-STEPS = 2_500
-BATCH = 48
-SCENES = 60_000
+STEPS = 3_000
+BATCH = 24
+SCENES = 40_000
 
 
 class Matcher(torch.nn.Module):

@@ -12,8 +12,8 @@ from visionprefer.blocksworld.training import data, loop, tokens
 from visionprefer.blocksworld.wording import word
 
 STEPS = 2_500
-BATCH = 96
-SCENES = 60_000
+BATCH = 48
+SCENES = 40_000
 
 
 def train(folder: Path, seed: int) -> None:

@@ -31,14 +31,14 @@ class Size:
     text: int
     layers: int
     steps: int
-    batch: int = 64
+    batch: int = 16
     scenes: int = 30_000
-    learning_rate: float = 8e-4
+    learning_rate: float = 6e-4
 
 
 SIZES = {
-    "blocks-sd": Size(channels=(64, 128), text=128, layers=3, steps=4_800),
-    "blocks-sd-small": Size(channels=(32, 64), text=64, layers=2, steps=3_500),
+    "blocks-sd": Size(channels=(64, 128), text=128, layers=3, steps=14_000),
+    "blocks-sd-small": Size(channels=(32, 64), text=64, layers=2, steps=8_000),
 }
 
 

@@ -18,9 +18,9 @@ from visionprefer.blocksworld.wording import understand, word
 from visionprefer.judging.rubric import question
 from visionprefer.random_models import TEMPLATE
 
-CAPTIONS_FIRST = 1_200  # steps
-STEPS = 4_800
-BATCH = 32
+CAPTIONS_FIRST = 3_000  # steps
+STEPS = 17_000
+BATCH = 8
 EXAMPLES = 40_000
 PATCH = 8
 PATCHES = (64 // PATCH) ** 2
@@ -44,7 +44,7 @@ def train(folder: Path, vae_folder: Path, seed: int) -> None:
         inputs = {name: part.to(data.DEVICE) for name, part in _inputs(processor, texts).items()}
         return model(pixel_values=data.scaled(pictures[rows]), **inputs).loss
 
-    loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=1e-3, warm_up=300)
+    loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=8e-4, warm_up=300)
     save(model, processor, folder / "model")
 
 

@@ -62,7 +62,7 @@ class OpenAIEngine:
         if self.fatal:
             raise self.fatal
         replies = asyncio.run_coroutine_threadsafe(self._ask_all(requests), self._loop).result()
-        if self.fatal and not any(reply.text for reply in replies):
+        if self.fatal and not any(reply.text or reply.completion_tokens for reply in replies):
             raise self.fatal  # nothing is lost by it
         return replies
 

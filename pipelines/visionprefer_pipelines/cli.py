@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 recipes = typer.Typer(no_args_is_help=True, help="Look at recipes before running them.")
 app.add_typer(recipes, name="recipe")
+judges = typer.Typer(no_args_is_help=True, help="Learn how far a judge can be trusted.")
+app.add_typer(judges, name="judge")
 
 RecipeArgument = Annotated[
     str, typer.Argument(help="A YAML file, or the name of a recipe that comes with the package.")
@@ -106,6 +108,20 @@ def report(run_dir: RunArgument) -> None:
 
     write_report(RunFolder(Store(run_dir)))
     _console().print(f"{run_dir.rstrip('/')}/report.html")
+
+
+@judges.command("audit")
+def judge_audit(
+    run_dir: RunArgument,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Parquet file of preferences that are known; default: the oracle's, for built-in models."),
+    ] = None,
+) -> None:
+    """Compare a run's judge with preferences that are known; writes DIR/audit.html and DIR/audit.json."""
+    from visionprefer_pipelines.show import show_audit
+
+    show_audit(run_dir, against, _console())
 
 
 @recipes.command("show")

@@ -5,10 +5,13 @@ import shlex
 from rich.console import Console
 from rich.table import Table
 
+from visionprefer.audit import known_of_oracle, read_known, write_audit
+from visionprefer.audit import tables as audit_tables
 from visionprefer.blocksworld.boundary import warning
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL
 from visionprefer.statistics import statistics, tables
+from visionprefer.statistics.tables import Table as TextTable
 from visionprefer.store import Counts, Store
 
 
@@ -19,14 +22,33 @@ def show(run_dir: str, console: Console) -> None:
     if not folder.is_finished:
         console.print(f"Not finished. To go on: visionprefer run RECIPE --out {shlex.quote(run_dir)}")
         return
-    for table in tables(statistics(folder)):
-        printed = Table(title=table.title, title_justify="left", title_style="bold")
+    _print(tables(statistics(folder)), console)
+
+
+def show_audit(run_dir: str, against: str | None, console: Console) -> None:
+    """Audit a run's judge, print its figures and where its page is. Raises InputError if it cannot be audited."""
+    folder = RunFolder(Store(run_dir))
+    known = read_known(against) if against else known_of_oracle(folder)
+    figures = write_audit(folder, known, against or "what the oracle sees in them")
+    console.print(
+        f"{figures.known:,} pairs known = {figures.compared:,} compared + {figures.known_ties:,} ties + "
+        f"{figures.without_score:,} without a score"
+    )
+    _print(audit_tables(figures), console)
+    if figures.cost_per_1000_images is not None:
+        console.print(f"1,000 images cost {figures.cost_per_1000_images:,.2f}")
+    console.print(f"The worst disagreements, as pictures: {folder.store.root}/audit.html")
+
+
+def _print(printed: list[TextTable], console: Console) -> None:
+    for table in printed:
+        shown = Table(title=table.title, title_justify="left", title_style="bold")
         for i, column in enumerate(table.columns):
             narrow = column.replace("_", "\n")  # leaves room for names of models
-            printed.add_column(narrow, justify="right" if i else "left", overflow="fold")
+            shown.add_column(narrow, justify="right" if i else "left", overflow="fold")
         for row in table.rows:
-            printed.add_row(*row)
-        console.print(printed, soft_wrap=False)
+            shown.add_row(*row)
+        console.print(shown, soft_wrap=False)
 
 
 def summary(folder: RunFolder, console: Console, seconds: float, retry: str) -> None:

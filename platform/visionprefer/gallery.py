@@ -76,6 +76,11 @@ class Gallery:
 
     def prompts(self, prompt_ids: Iterable[str]) -> dict[str, Prompt]:
         """What there is to show of these prompts, in this order."""
+        by_prompt = self.judged(prompt_ids)
+        return {prompt_id: _prompt(images, self._margins[prompt_id]) for prompt_id, images in by_prompt.items()}
+
+    def judged(self, prompt_ids: Iterable[str]) -> dict[str, list[Judged]]:
+        """All images of these prompts, in this order."""
         prompt_ids = list(prompt_ids)
         wanted = pa.array(prompt_ids, pa.string())
         rationales: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -85,7 +90,7 @@ class Gallery:
         oracle = self._run.oracle()
         assessed = [] if oracle is None else oracle.filter(pc.is_in(oracle["prompt_id"], wanted)).to_pylist()
         by_image = {row["image_id"]: row for row in assessed}
-        by_prompt = defaultdict(list)
+        by_prompt: dict[str, list[Judged]] = {prompt_id: [] for prompt_id in prompt_ids}
         images = self._scored.images
         for place in np.flatnonzero(pc.is_in(images["prompt_id"], wanted).to_numpy()):
             [row] = images.slice(place, 1).to_pylist()
@@ -94,11 +99,11 @@ class Gallery:
             overall = scored.pop(OVERALL, None)
             aspects = [(name, value, rationales[row["image_id"], name]) for name, value in scored.items()]
             by_prompt[row["prompt_id"]].append(Judged(row, overall, aspects, by_image.get(row["image_id"])))
-        return {prompt_id: _prompt(by_prompt[prompt_id], self._margins[prompt_id]) for prompt_id in prompt_ids}
+        return by_prompt
 
-    def thumbnails(self, prompts: Iterable[Prompt]) -> dict[str, Thumbnail]:
+    def thumbnails(self, images: Iterable[Judged]) -> dict[str, Thumbnail]:
         """A small copy of each image, by id; images that cannot be decoded are left out."""
-        wanted = dict.fromkeys(judged.row["image_id"] for prompt in prompts for judged in prompt.images)
+        wanted = dict.fromkeys(judged.row["image_id"] for judged in images)
         found = {}
         for row in Pictures(self._run).rows(wanted):
             try:

@@ -57,32 +57,41 @@ def write_report(run: RunFolder, path: str | None = None, most_prompts: int = 48
 def report(run: RunFolder, most_prompts: int = 48) -> str:
     """The report as HTML; see `write_report`."""
     run.check_finished()
-    environment = jinja2.Environment(
+    figures = statistics(run)
+    gallery = Gallery(run)
+    in_grid, in_contrast = gallery.spread(most_prompts, MOST_PICTURES), gallery.contrasts(MOST_CONTRASTS)
+    prompts = gallery.prompts([*in_grid, *in_contrast])
+    failures = _failed_images(run) + _failed_replies(run)
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            run=run,
+            figures=figures,
+            warning=warning(run.recipe, run.prompts()["prompt"].to_pylist()),
+            tables=tables(figures),
+            histograms={aspect: _histogram(figures.aspects[aspect].scores) for aspect in figures.aspects},
+            contrasts=[prompts[prompt_id] for prompt_id in in_contrast],
+            prompts=[prompts[prompt_id] for prompt_id in in_grid],
+            all_prompts=len(gallery),
+            thumbnails=gallery.thumbnails(judged for prompt in prompts.values() for judged in prompt.images),
+            failures=failures,
+            rejected=run.rejected_prompts().slice(0, MOST_FAILURES).to_pylist(),
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """For pages: all text is escaped."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("visionprefer"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    figures = statistics(run)
-    gallery = Gallery(run)
-    in_grid, in_contrast = gallery.spread(most_prompts, MOST_PICTURES), gallery.contrasts(MOST_CONTRASTS)
-    prompts = gallery.prompts([*in_grid, *in_contrast])
-    failures = _failed_images(run) + _failed_replies(run)
-    return environment.get_template("report.html").render(
-        run=run,
-        figures=figures,
-        warning=warning(run.recipe, run.prompts()["prompt"].to_pylist()),
-        tables=tables(figures),
-        histograms={aspect: _histogram(figures.aspects[aspect].scores) for aspect in figures.aspects},
-        scale=SCORES,
-        contrasts=[prompts[prompt_id] for prompt_id in in_contrast],
-        prompts=[prompts[prompt_id] for prompt_id in in_grid],
-        all_prompts=len(gallery),
-        thumbnails=gallery.thumbnails(prompts.values()),
-        failures=failures,
-        rejected=run.rejected_prompts().slice(0, MOST_FAILURES).to_pylist(),
-    )
+    made.globals["scale"] = SCORES
+    return made
 
 
 def _histogram(counts: dict[float, int]) -> list[tuple[float, int]]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 import yaml
 from rich.console import Console
@@ -114,6 +115,20 @@ def test_a_finished_run_is_shown_reported_and_exported(command: Callable[..., Sa
     code, out, _ = command("export", root, "--to", "hf")
     assert code == 0
     assert (Path(root) / "export" / "hf" / "README.md").exists()
+
+
+def test_a_judge_is_audited(command: Callable[..., Said], run: RunFolder) -> None:
+    code, _, err = command("judge", "audit", run.store.root)
+    assert (code, "--against FILE" in err) == (2, True)
+    known = run.preferences()
+    turned = known.set_column(known.column_names.index("label"), "label", pc.subtract(1.0, known["label"]))
+    run.store.write_table("turned.parquet", turned)
+    code, out, _ = command("judge", "audit", run.store.root, "--against", f"{run.store.root}/turned.parquet")
+    assert code == 0
+    assert "0.0 %" in out  # everything is the other way round
+    assert f"{run.store.root}/audit.html" in out
+    assert max(map(len, out.splitlines())) <= 110
+    assert Path(run.store.root, "audit.html").is_file()
 
 
 def test_a_run_of_builtin_models_says_how_right_they_were_and_where_they_know_nothing(

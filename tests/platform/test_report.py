@@ -132,7 +132,7 @@ def test_pictures_are_small_whatever_they_were(run: RunFolder) -> None:
 def test_small_pictures_are_kept_without_loss(run: RunFolder) -> None:
     stored = {row["image_id"]: row["image"]["bytes"] for row in run.images.table(["image_id", "image"]).to_pylist()}
     gallery = Gallery(run)
-    shown = gallery.thumbnails(gallery.prompts(["p0"]).values())
+    shown = gallery.thumbnails(gallery.judged(["p0"])["p0"])
     assert set(shown) == {"0-0", "0-1", "0-2", "0-3"}
     for image_id, copied in shown.items():
         assert (copied.width, copied.height) == (64, 64)

@@ -6,7 +6,7 @@ from collections import defaultdict
 import pyarrow as pa
 from PIL import Image
 
-from visionprefer.blocksworld.agreement import AspectAgreement, agreement
+from visionprefer.blocksworld.agreement import agreement
 from visionprefer.blocksworld.claims import claims
 from visionprefer.blocksworld.measure import Figures, Share, share
 from visionprefer.blocksworld.renderer import SIZE
@@ -15,6 +15,7 @@ from visionprefer.errors import InputError
 from visionprefer.judging.judge import Judge
 from visionprefer.judging.preferences import judgements
 from visionprefer.judging.transformers_engine import TransformersEngine
+from visionprefer.judging.trust import AspectAgreement
 from visionprefer.models import find_model
 from visionprefer.recipe import JudgeSettings
 from visionprefer.run_folder import RunFolder
@@ -42,7 +43,7 @@ def judge(run: RunFolder) -> JudgeFigures:
     oracle = run.oracle()
     if oracle is None:
         raise InputError(f"{run.store.root}: no built-in model was used there. Give a finished run of the quickstart")
-    images = run.images.table(["image_id", "prompt_id", "candidate", "model"])
+    images = run.images.table(["image_id", "prompt_id", "prompt", "split", "candidate", "model"])
     agreements = (
         agreement(verdicts, oracle, images, run.recipe.preferences.weights).aspects
         for verdicts in (run.judgements(), _on_blank_pictures(run))

@@ -40,7 +40,7 @@ def statistics(run: RunFolder) -> Statistics:
     """
     preferences = run.preferences().select(["prompt_id", "image_id_0", "image_id_1", "aspect", "label"])
     prompts = run.prompts()
-    images = run.images.table(["image_id", "prompt_id", "candidate", *DRAWN])
+    images = run.images.table(["image_id", "prompt_id", "prompt", "split", "candidate", *DRAWN])
     judgements, oracle, weights = run.judgements(), run.oracle(), run.recipe.preferences.weights
     scored = scores(judgements, images, weights)
     overall = preferences.filter(pc.field("aspect") == OVERALL)

@@ -80,7 +80,7 @@ def _preferences(aspects: dict[str, AspectFigures]) -> Table:
         [
             aspect,
             *map(_count, (figures.pairs, figures.choices, figures.ties)),
-            _share(figures.tie_rate),
+            share(figures.tie_rate),
             _count(figures.prompts_without_choice),
         ]
         for aspect, figures in aspects.items()
@@ -104,7 +104,7 @@ def _histogram(aspects: dict[str, AspectFigures]) -> Table:
 
 
 def _sources(sources: list[SourceFigures]) -> Table:
-    rows = [[source.model or UNKNOWN, _count(source.images), _share(source.share)] for source in sources]
+    rows = [[source.model or UNKNOWN, _count(source.images), share(source.share)] for source in sources]
     return Table("Source models", ["model", "images", "share"], rows)
 
 
@@ -119,8 +119,8 @@ def _wins(column: str, rates: list[WinRate]) -> Table:
         [
             rate.value if isinstance(rate.value, str) else f"{rate.value:g}",
             _count(rate.comparisons),
-            _share(rate.rate),
-            _interval(rate.low, rate.high),
+            share(rate.rate),
+            interval(rate.low, rate.high),
         ]
         for rate in rates
     ]
@@ -132,14 +132,14 @@ def _oracle(figures: OracleFigures) -> list[Table]:
         [
             aspect,
             _count(found.pairs),
-            _share(found.agreement),
-            _interval(found.low, found.high),
-            _share(found.tie_rate),
+            share(found.agreement),
+            interval(found.low, found.high),
+            share(found.tie_rate),
         ]
         for aspect, found in figures.aspects.items()
     ]
     right = [
-        [found.model or UNKNOWN, _count(found.images), _share(found.fully_right), _interval(found.low, found.high)]
+        [found.model or UNKNOWN, _count(found.images), share(found.fully_right), interval(found.low, found.high)]
         for found in figures.models
     ]
     means = [[found.model or UNKNOWN, *map(_score, found.means.values())] for found in figures.models]
@@ -154,12 +154,14 @@ def _count(count: int) -> str:
     return f"{count:,}"
 
 
-def _share(share: float | None) -> str:
-    return NOTHING if share is None else f"{100 * share:.1f} %"
+def share(value: float | None) -> str:
+    """A share in percent."""
+    return NOTHING if value is None else f"{100 * value:.1f} %"
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return NOTHING if low is None else f"{100 * low:.1f} to {_share(high)}"
+def interval(low: float | None, high: float | None) -> str:
+    """An interval of shares, in percent."""
+    return NOTHING if low is None else f"{100 * low:.1f} to {share(high)}"
 
 
 def _score(score: float | None, decimals: int = 2) -> str:

@@ -31,7 +31,7 @@ def compared(images: dict[str, list[tuple[int | None, int | None, str]]] = IMAGE
         for candidate, (judged, seen, model) in enumerate(of_prompt):
             image_id = f"{prompt_id}{candidate}"
             known = {"image_id": image_id, "prompt_id": prompt_id}
-            plan.append(known | {"candidate": candidate, "model": model})
+            plan.append(known | {"prompt": prompt_id, "split": "train", "candidate": candidate, "model": model})
             if judged:
                 scored = dict.fromkeys(ASPECTS, 3) | {"prompt_following": judged}
                 judgements += [known | {"scorer": scorer, "score": score} for scorer, score in scored.items()]

@@ -57,6 +57,12 @@ def test_a_rationale_begins_with_what_is_there_from_left_to_right():
     )
 
 
+def test_the_forms_are_told_one_by_one_from_left_to_right():
+    case = spoilt(thing("blue", "ring", x=50), thing(x=12), flaws=(Flaw("smeared", 0.2), Flaw("faded", 0.01)))
+    assert labels.forms(case) == "red circle clean, blue ring clearly smeared."
+    assert labels.forms(spoilt()) == "nothing."
+
+
 @pytest.mark.parametrize(
     ("x", "y", "score", "says"),
     [

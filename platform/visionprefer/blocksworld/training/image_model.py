@@ -31,14 +31,14 @@ class Size:
     text: int
     layers: int
     steps: int
-    batch: int = 16
+    batch: int = 24
     scenes: int = 30_000
-    learning_rate: float = 6e-4
+    learning_rate: float = 1.5e-3
 
 
 SIZES = {
-    "blocks-sd": Size(channels=(64, 128), text=128, layers=3, steps=14_000),
-    "blocks-sd-small": Size(channels=(32, 64), text=64, layers=2, steps=8_000),
+    "blocks-sd": Size(channels=(48, 96), text=96, layers=2, steps=20_000),
+    "blocks-sd-small": Size(channels=(24, 48), text=64, layers=2, steps=10_000),
 }
 
 
@@ -54,8 +54,8 @@ class Painter(torch.nn.Module):
             out_channels=CHANNELS,
             block_out_channels=size.channels,
             layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             cross_attention_dim=size.text,
             attention_head_dim=4,
             norm_num_groups=8,

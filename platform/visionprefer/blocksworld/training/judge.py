@@ -19,12 +19,14 @@ from visionprefer.judging.rubric import question
 from visionprefer.random_models import TEMPLATE
 
 CAPTIONS_FIRST = 3_000  # steps
-STEPS = 17_000
+STEPS = 13_500
 BATCH = 8
+FORMS = 0.5  # share of the captions that say how cleanly each shape is formed: the hardest to see
 EXAMPLES = 40_000
 PATCH = 8
 PATCHES = (64 // PATCH) ** 2
 WHAT_IS_THERE = "What is in the image, from left to right?"
+HOW_CLEAN = "How cleanly is each shape formed, from left to right?"
 
 
 def train(folder: Path, vae_folder: Path, seed: int) -> None:
@@ -60,7 +62,9 @@ def save(model: Any, processor: Any, folder: Path) -> None:
     save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _caption(example: Example, _: random.Random) -> tuple[str, str]:
+def _caption(example: Example, chance: random.Random) -> tuple[str, str]:
+    if chance.random() < FORMS:
+        return HOW_CLEAN, example.forms
     return WHAT_IS_THERE, labels.seen(example.scene)
 
 

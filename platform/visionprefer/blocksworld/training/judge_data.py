@@ -39,6 +39,7 @@ class Example:
     aesthetic: AspectVerdict
     fidelity: AspectVerdict
     harmlessness: AspectVerdict
+    forms: str
 
 
 def examples(size: int, seed: int, vae: AutoencoderKL) -> tuple[list[Example], torch.Tensor]:
@@ -59,6 +60,7 @@ def examples(size: int, seed: int, vae: AutoencoderKL) -> tuple[list[Example], t
                     labels.aesthetic(case),
                     labels.fidelity(case),
                     labels.harmlessness(case),
+                    labels.forms(case),
                 )
             )
     return found, pictures

@@ -124,6 +124,14 @@ def judge_audit(
     show_audit(run_dir, against, _console())
 
 
+@judges.command("compare")
+def judge_compare(run_dir: RunArgument) -> None:
+    """Say how far the judges agree that have judged into a folder, one run of each."""
+    from visionprefer_pipelines.show import show_agreement
+
+    show_agreement(run_dir, _console())
+
+
 @recipes.command("show")
 def recipe_show(recipe: RecipeArgument, set_: Set = None) -> None:
     """Print a recipe with every field, defaults filled in."""

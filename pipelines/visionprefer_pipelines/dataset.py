@@ -28,7 +28,7 @@ from visionprefer.judging.openai_engine import OpenAIEngine
 from visionprefer.judging.transformers_engine import TransformersEngine
 from visionprefer.models import Model
 from visionprefer.plan import read_block
-from visionprefer.recipe import ApiSettings, JudgeSettings, Recipe, Workers
+from visionprefer.recipe import JudgeSettings, Recipe, Workers
 from visionprefer.schema import IMAGES, REPLIES
 from visionprefer.store import Shards, Store
 
@@ -81,8 +81,7 @@ class _Committing(ABC):
         self.problem: InputError | None = None
         try:
             self.stage = build()
-            if hasattr(self.stage, "describe"):
-                log.add.remote("say", self.stage.describe())
+            log.add.remote("say", self.stage.describe())
         except InputError as error:
             self.problem = error  # told with the first unit: what an actor's start raises comes as a wall of text
 
@@ -212,7 +211,7 @@ def _shards_at_once(recipe: Recipe) -> int:
     """How many shards an actor judges at a time: so many that a server has always as many requests as it may have."""
     if recipe.judge.engine != "openai":
         return 1
-    return 2 + (recipe.judge.api or ApiSettings()).concurrency // recipe.images.block_size
+    return 2 + recipe.judge.api.concurrency // recipe.images.block_size
 
 
 def _source(units: list[Unit]) -> Dataset:

@@ -106,7 +106,7 @@ def _find_models(recipe: Recipe, before: list[dict[str, Any]]) -> tuple[list[Mod
     ]
     judge = recipe.judge
     if judge.engine == "openai":
-        return models, served_model(judge.model, judge.api.base_url if judge.api else None)
+        return models, served_model(judge.model, judge.api.base_url)
     return models, find_model(judge.model, "transformers", judge.revision, commit=commit(judge))
 
 

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from visionprefer.blocksworld.boundary import is_about_blocks
 from visionprefer.blocksworld.oracle_table import oracle_table
 from visionprefer.errors import InputError, what_to_mend
+from visionprefer.judging.between_judges import voted_preferences
 from visionprefer.judging.preferences import judgements, preferences
 from visionprefer.plan import unit_of_block
 from visionprefer.recipe import Recipe
@@ -163,16 +164,22 @@ def _enter(store: Store, manifest: dict[str, Any], images: Shards, replies: Shar
 def _derive(recipe: Recipe, store: Store, manifest: dict[str, Any], progress: Progress) -> RunFolder:
     """Rebuild the derived tables, unless they are made of just what is there."""
     folder = RunFolder(store)
-    paid = sorted(list(commit) for shards in (folder.images, folder.replies) for commit in shards.commits.values())
+    judges = [manifest["judge"]] if recipe.preferences.judges == "current" else list(folder.judges())
+    replies = [folder.replies_of(judge) for judge in judges]
+    paid = sorted(list(commit) for shards in (folder.images, *replies) for commit in shards.commits.values())
     digest = content_id("derived", manifest["judge"], recipe.preferences.model_dump(mode="json"), paid)
     if folder.is_finished and manifest["derived"]["digest"] == digest:
         return folder
     progress.say("comparing the scores, and writing the training table")
     manifest.pop("derived", None)
     store.write_manifest(manifest)
-    scores = judgements(folder.replies.table())
+    by_judge = [judgements(shards.table()) for shards in replies]
+    scores = pa.concat_tables(by_judge)
     plan = folder.plan(["image_id", "prompt_id", "prompt", "split", "candidate"])
-    pairs = preferences(scores, plan, recipe.preferences)
+    if recipe.preferences.judges == "vote":
+        pairs = voted_preferences(by_judge, plan, recipe.preferences)
+    else:
+        pairs = preferences(scores, plan, recipe.preferences)
     files = {
         "judgements.parquet": store.write_table("judgements.parquet", scores)[0],
         "preferences.parquet": store.write_table("preferences.parquet", pairs)[0],

@@ -8,9 +8,13 @@ from rich.table import Table
 from visionprefer.audit import known_of_oracle, read_known, write_audit
 from visionprefer.audit import tables as audit_tables
 from visionprefer.blocksworld.boundary import warning
+from visionprefer.errors import InputError
+from visionprefer.judging.between_judges import alphas, pair_agreements
+from visionprefer.judging.preferences import judgements
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL
 from visionprefer.statistics import statistics, tables
+from visionprefer.statistics.tables import NOTHING, share
 from visionprefer.statistics.tables import Table as TextTable
 from visionprefer.store import Counts, Store
 
@@ -38,6 +42,43 @@ def show_audit(run_dir: str, against: str | None, console: Console) -> None:
     if figures.cost_per_1000_images is not None:
         console.print(f"1,000 images cost {figures.cost_per_1000_images:,.2f}")
     console.print(f"The worst disagreements, as pictures: {folder.store.root}/audit.html")
+
+
+def show_agreement(run_dir: str, console: Console) -> None:
+    """Print how far a run's judges agree. Raises InputError if there are not two."""
+    folder = RunFolder(Store(run_dir))
+    judges = folder.judges()
+    if len(judges) < 2:
+        raise InputError(
+            f"{run_dir}: one judge alone has judged there. Run a recipe with another judge into the same folder; "
+            "the images stay"
+        )
+    by_judge = {name: judgements(folder.replies_of(judge).table()) for judge, name in judges.items()}
+    number = {name: str(place) for place, name in enumerate(by_judge, 1)}
+    for name, place in number.items():
+        console.print(f"{place} {name}")
+    pairs = [
+        [
+            of.aspect,
+            " and ".join(number[name] for name in of.judges),
+            f"{of.images:,}",
+            share(of.same),
+            *map(_coefficient, (of.kappa, of.weighted_kappa)),
+        ]
+        for of in pair_agreements(by_judge)
+    ]
+    together = [[of.aspect, f"{of.images:,}", _coefficient(of.alpha)] for of in alphas(by_judge)]
+    columns = ["aspect", "judges", "images", "same score", "Cohen's κ", "weighted κ"]
+    found = [
+        TextTable("Each two judges", columns, pairs),
+        TextTable(f"All {len(number)} judges", ["aspect", "images", "Krippendorff's α"], together),
+    ]
+    _print(found, console)
+    console.print("1 is agreement, 0 what chance gives. To let all vote: --set preferences.judges=vote")
+
+
+def _coefficient(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f}"
 
 
 def _print(printed: list[TextTable], console: Console) -> None:

@@ -203,7 +203,9 @@ class JudgeSettings(Settings):
         description="Folder of an image-text-to-text model, its hub id OWNER/NAME, or builtin:NAME; "
         "with engine openai, the name that the server knows."
     )
-    api: ApiSettings | None = Field(None, description="With engine openai: where it is, and how much it may be asked.")
+    api: ApiSettings = Field(
+        ApiSettings(), description="With engine openai: where it is, and how much it may be asked."
+    )
     revision: str | None = Field(None, description="Branch, tag or commit of a hub id; resolved to a commit.")
     structured: bool = Field(True, description="Hold the reply to the rubric's JSON schema while it is generated.")
     rationale_length: int = Field(400, ge=1, description="Most characters of a rationale.")
@@ -218,7 +220,7 @@ class JudgeSettings(Settings):
 
     @model_validator(mode="after")
     def _asks_whom_it_says(self) -> Self:
-        if self.api and self.engine != "openai":
+        if self.api != ApiSettings() and self.engine != "openai":
             raise ValueError(f"api is for engine openai, and engine is {self.engine}: write one or leave out the other")
         if self.engine == "openai" and self.workers.actors != 1:
             raise ValueError("engine openai keeps its limits in one actor: write api.concurrency in place of workers")
@@ -235,6 +237,11 @@ class PreferenceSettings(Settings):
         dict.fromkeys(ASPECTS, 1 / len(ASPECTS)),
         min_length=1,
         description="Weight of each scorer in the overall score, a weighted sum.",
+    )
+    judges: Literal["current", "mean", "vote"] = Field(
+        "current",
+        description="Whose scores count where several have judged into one folder. current: this recipe's judge. "
+        "mean: the mean of all. vote: each judge has a vote on each pair; equal votes are a tie.",
     )
     tie_margin: float = Field(0.0, ge=0, description="Scores that differ by this or less are a tie (points of 1 to 5).")
 

@@ -27,11 +27,27 @@ class RunFolder:
             self.recipe = Recipe.model_validate(self.manifest["recipe"])
         except ValidationError as error:
             raise InputError(f"{store.root}/manifest.json holds a recipe of another version: {error}") from error
-        self.images = Shards(store, "images", IMAGES)
-        self.replies = Shards(store, f"replies/{self.manifest['judge']}", REPLIES)
-        for shards in (self.images, self.replies):
-            for row in self.manifest["shards"].get(shards.folder, []):
-                shards.add(Commit(*row))
+        self.images = self._listed(Shards(store, "images", IMAGES))
+        self.replies = self.replies_of(self.manifest["judge"])
+
+    def replies_of(self, judge: str) -> Shards:
+        """The replies of a judge, by its id in the manifest."""
+        return self._listed(Shards(self.store, f"replies/{judge}", REPLIES))
+
+    def judges(self) -> dict[str, str]:
+        """The names of all judges that replied, by their ids; two of one name are told apart by their ids."""
+        models = {judge: about["model"] for judge, about in self.manifest["judges"].items()}
+        replied = [judge for judge in models if self.replies_of(judge).commits]
+        names = [models[judge] for judge in replied]
+        return {
+            judge: models[judge] if names.count(models[judge]) == 1 else f"{models[judge]} ({judge})"
+            for judge in replied
+        }
+
+    def _listed(self, shards: Shards) -> Shards:
+        for row in self.manifest["shards"].get(shards.folder, []):
+            shards.add(Commit(*row))
+        return shards
 
     @property
     def is_finished(self) -> bool:

@@ -66,7 +66,7 @@ def test_defaults_are_filled_in_and_the_recipe_is_immutable(tmp_path: Path) -> N
         ("images.models.0.num_inference_steps", {"low": 0, "high": 4, "step": 1}, "'low': 0.0.*whole numbers from 1"),
         ("images.models.0.num_inference_steps", {"low": 1, "high": 4, "step": 0.5}, "whole numbers from 1"),
         ("preferences", {"weights": {"asthetic": 1}}, "weights.asthetic is 1, and nothing.*did you mean aesthetic?"),
-        ("judge.api", {}, "api is for engine openai, and engine is transformers"),
+        ("judge.api", {"concurrency": 2}, "api is for engine openai, and engine is transformers"),
         ("judge", OPENAI | {"workers": {"actors": 2}}, "write api.concurrency in place of workers"),
         ("judge", OPENAI | {"api": {"budget": 5}}, "budget is 5, and price is missing: write price.prompt"),
         ("judge", OPENAI | {"api": {"base_url": "https://me:key@host/v1"}}, "write it without user and query"),

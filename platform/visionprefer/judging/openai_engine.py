@@ -38,7 +38,7 @@ class OpenAIEngine:
         except ImportError as error:
             raise missing_extra("openai", "api") from error
         self.settings = settings
-        self.api = settings.api or ApiSettings()
+        self.api = settings.api
         self.model = model.name
         self.structured = settings.structured
         self.fatal: InputError | None = None

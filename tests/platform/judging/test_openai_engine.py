@@ -57,7 +57,7 @@ def test_replies_stand_in_the_order_of_the_requests_and_no_more_are_in_flight_th
     server = chat_server(lambda n, body: said(body["messages"][0]["content"][1]["text"], wait=0.02 * (n % 3)))
     replies = engine(server, concurrency=5).ask(requests(20))
     assert [reply.text for reply in replies] == [f"question {i}" for i in range(20)]
-    assert server.most_in_flight == 5
+    assert 1 < server.most_in_flight <= 5
 
 
 BAD = {

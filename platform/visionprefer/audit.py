@@ -16,7 +16,7 @@ from visionprefer.report import environment
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL
 from visionprefer.statistics import spent
-from visionprefer.statistics.tables import Table, interval, share
+from visionprefer.statistics.tables import NOTHING, Table, interval, share
 from visionprefer.store import Store
 
 MOST_DISAGREEMENTS = 24
@@ -108,16 +108,14 @@ def tables(figures: AuditFigures) -> list[Table]:
         [aspect, f"{of.pairs:,}", share(of.agreement), interval(of.low, of.high), share(of.tie_rate)]
         for aspect, of in figures.aspects.items()
     ]
-    margins = sorted({of.margin for of in figures.certainties})
-    by_place = {(of.aspect, of.margin): f"{share(of.agreement)} of {of.pairs:,}" for of in figures.certainties}
+    by_place = {(of.points, of.aspect): f"{share(of.agreement)} ({of.pairs:,})" for of in figures.certainties}
     certainty = [
-        [aspect, *(by_place.get((aspect, margin), "") for margin in margins)]
-        for aspect in figures.aspects
-        if any((aspect, margin) in by_place for margin in margins)
+        [str(points), *(by_place.get((points, aspect), NOTHING) for aspect in figures.aspects)]
+        for points in sorted({of.points for of in figures.certainties})
     ]
     told = [
         Table("Agreement", ["aspect", "pairs", "agreement", "95 % interval", "judge's ties"], agreement),
-        Table("Agreement by points between the scores", ["aspect", *(f"{margin:g}" for margin in margins)], certainty),
+        Table("Agreement by points between the scores (pairs)", ["points", *figures.aspects], certainty),
         *(_leaning(column, leanings) for column, leanings in figures.leanings.items()),
     ]
     return [table for table in told if table.rows]

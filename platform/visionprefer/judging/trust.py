@@ -36,7 +36,7 @@ class Certainty(_Figures):
     often the further apart they are."""
 
     aspect: str
-    margin: float  # points, rounded to halves
+    points: int  # between the scores, rounded, at least 1
     pairs: int
     agreement: float
 
@@ -88,11 +88,11 @@ def agreements(pairs: pa.Table, aspects: list[str]) -> dict[str, AspectAgreement
 def certainties(pairs: pa.Table) -> list[Certainty]:
     """How often the judge is right where it is more or less certain; its ties, which say nothing, are left out."""
     decided = pairs.filter(pc.field("said") != 0)
-    bin_P = np.maximum(0.5, np.round(2 * decided["margin"].to_numpy()) / 2)
-    rows = decided.append_column("bin", pa.array(bin_P)).append_column("right", pa.array(_wins(decided)))
-    found = rows.group_by(["aspect", "bin"]).aggregate([("right", "mean"), ("right", "count")]).sort_by("bin")
+    points_P = np.maximum(1, np.floor(decided["margin"].to_numpy() + 0.5)).astype(int)
+    rows = decided.append_column("points", pa.array(points_P)).append_column("right", pa.array(_wins(decided)))
+    found = rows.group_by(["aspect", "points"]).aggregate([("right", "mean"), ("right", "count")]).sort_by("points")
     return [
-        Certainty(aspect=row["aspect"], margin=row["bin"], pairs=row["right_count"], agreement=row["right_mean"])
+        Certainty(aspect=row["aspect"], points=row["points"], pairs=row["right_count"], agreement=row["right_mean"])
         for row in found.to_pylist()
     ]
 

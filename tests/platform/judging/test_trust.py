@@ -83,8 +83,8 @@ def test_certainty_is_counted_by_the_points_between_the_scores() -> None:
         ("aesthetic", "a1", "a2", 0.0),  # a tie
         (OVERALL, "a2", "a1", 0.0),  # 2.5 points, right
     )
-    found = {(of.aspect, of.margin): (of.pairs, of.agreement) for of in trust.certainties(pairs)}
-    assert found == {("aesthetic", 2.0): (2, 0.5), ("aesthetic", 3.0): (1, 1.0), (OVERALL, 2.5): (1, 1.0)}
+    found = {(of.aspect, of.points): (of.pairs, of.agreement) for of in trust.certainties(pairs)}
+    assert found == {("aesthetic", 2): (2, 0.5), ("aesthetic", 3): (1, 1.0), (OVERALL, 3): (1, 1.0)}
 
 
 def test_a_leaning_is_what_the_judge_prefers_beyond_what_is_known() -> None:

@@ -76,6 +76,21 @@ def run(
 
 
 @app.command()
+def estimate(
+    recipe: RecipeArgument,
+    set_: Set = None,
+    rows: Annotated[int, typer.Option(min=1, help="Images to make and judge for it, at least.")] = 16,
+    out: Annotated[
+        str | None, typer.Option(help="Folder of the run to come; show then compares the estimate with the truth.")
+    ] = None,
+) -> None:
+    """Say what a run will take: do a few of its rows on this machine, paid requests too, and reckon from them."""
+    from visionprefer_pipelines.show import show_estimate
+
+    show_estimate(_load(recipe, set_), rows, out, _console())
+
+
+@app.command()
 def show(run_dir: RunArgument) -> None:
     """Show what a run has, as tables."""
     from visionprefer_pipelines.show import show as show_run

@@ -182,7 +182,7 @@ def stream(
     )
     replies = Shards(store, judge_folder, REPLIES)
     judged = {
-        "fn_constructor_args": (_judge_stage(recipe.judge, judge, spent), replies, log),
+        "fn_constructor_args": (judge_stage(recipe.judge, judge, spent), replies, log),
         "batch_size": 1,
         **_placement(recipe.judge.workers, _shards_at_once(recipe)),
     }
@@ -201,7 +201,8 @@ def _image_stage(recipe: Recipe, models: list[Model]) -> Callable[[], Any]:
     return lambda: GenerateImages(recipe.images, models)
 
 
-def _judge_stage(settings: JudgeSettings, model: Model, spent: float) -> Callable[[], Any]:
+def judge_stage(settings: JudgeSettings, model: Model, spent: float) -> Callable[[], Judge]:
+    """What builds the judge, on the worker; `spent` is the money that its replies have cost so far."""
     if settings.engine == "openai":
         return lambda: Judge(settings, model, OpenAIEngine(settings, model, spent))
     return lambda: Judge(settings, model, TransformersEngine(settings, model))

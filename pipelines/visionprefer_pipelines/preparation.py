@@ -18,7 +18,7 @@ from visionprefer.schema import REJECTED_PROMPTS, content_id
 from visionprefer.store import Store
 
 # What a folder may hold before it has a manifest: a run that was stopped while it planned.
-UNFINISHED_PLAN = {"prompts.parquet", "rejected_prompts.parquet", "plan"}
+BEFORE_THE_MANIFEST = {"estimate.json", "prompts.parquet", "rejected_prompts.parquet", "plan"}
 
 # What people write as a path, and a plan knows by its content.
 DIGESTED = {"prompts.path", "prompts.block_list", "images.existing"}
@@ -211,7 +211,7 @@ def _flat(data: Any, place: str = "") -> dict[str, str]:
 
 
 def _check_empty(store: Store) -> None:
-    others = [name for name in store.names("") if name not in UNFINISHED_PLAN]
+    others = [name for name in store.names("") if name not in BEFORE_THE_MANIFEST]
     if others:
         raise InputError(
             f"--out {store.root}: the folder holds other things ({', '.join(others[:3])}). Write a new folder"

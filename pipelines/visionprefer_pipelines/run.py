@@ -119,6 +119,7 @@ def _watching(
     to_mend: list[str] = []
     by_folder = {images.folder: images, replies.folder: replies}
     planned = manifest["plan"]["rows"]
+    began = time.monotonic() - manifest.get("seconds", 0.0)
 
     def take() -> None:
         # A cluster that does not answer hides nothing: shards are found in the folder.
@@ -138,6 +139,7 @@ def _watching(
         while not ended.wait(0.5):
             take()
             if time.monotonic() - written > MANIFEST_SECONDS:
+                manifest["seconds"] = time.monotonic() - began
                 with suppress(OSError):  # the workers meet a full disk too, and stop the run
                     _enter(store, manifest, images, replies)
                 written = time.monotonic()
@@ -150,6 +152,7 @@ def _watching(
         ended.set()
         watcher.join()
         take()
+        manifest["seconds"] = time.monotonic() - began
         if to_mend:
             raise InputError(to_mend[0])
         _enter(store, manifest, images, replies)

@@ -1,6 +1,7 @@
 """A run in the terminal: its tables, and what to do next."""
 
 import shlex
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -11,12 +12,18 @@ from visionprefer.blocksworld.boundary import warning
 from visionprefer.errors import InputError
 from visionprefer.judging.between_judges import alphas, pair_agreements
 from visionprefer.judging.preferences import judgements
+from visionprefer.recipe import Recipe
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL
-from visionprefer.statistics import statistics, tables
+from visionprefer.statistics import spent, statistics, tables
 from visionprefer.statistics.tables import NOTHING, share
 from visionprefer.statistics.tables import Table as TextTable
 from visionprefer.store import Counts, Store
+
+if TYPE_CHECKING:
+    from visionprefer_pipelines.estimate import Estimate, Spread
+
+_HOURS, _TOKENS, _MONEY = "{:,.2f}", "{:,.0f}", "{:,.2f}"
 
 
 def show(run_dir: str, console: Console) -> None:
@@ -27,6 +34,63 @@ def show(run_dir: str, console: Console) -> None:
         console.print(f"Not finished. To go on: visionprefer run RECIPE --out {shlex.quote(run_dir)}")
         return
     _print(tables(statistics(folder)), console)
+    _compare(folder, console)
+
+
+def show_estimate(recipe: Recipe, rows: int, out: str | None, console: Console) -> None:
+    """Estimate a run, print what it will take, and keep that in the folder of the run to come."""
+    from visionprefer_pipelines.estimate import FILE, estimate
+
+    found = estimate(recipe, rows, lambda sentence: console.print(f"· {sentence}"))
+    for name, stage in (("images", found.images), ("replies", found.replies)):
+        lost = f", {stage.failed} of them failed" if stage.failed else ""
+        console.print(f"{name:<11} {stage.rows:,}, from {stage.sampled}{lost}")
+    _print([TextTable("What the run will take", ["", "expected", "95 % interval"], _expected(found))], console)
+    console.print("The stages run side by side: the longer one tells how long. Starting the actors comes on top.")
+    if out:
+        Store(out).write(FILE, found.model_dump_json(indent=1).encode())
+        console.print(f"visionprefer show {shlex.quote(out)} will compare this with what the run takes")
+
+
+def _expected(found: "Estimate") -> list[list[str]]:
+    hours = [("hours of making images", found.images.hours), ("hours of judging", found.replies.hours)]
+    told = [(name, of, _HOURS) for name, of in hours] + [row[:3] for row in _quantities(found)[1:]]
+    return [[name, form.format(of.expected), _between(of, form)] for name, of, form in told]
+
+
+def _quantities(found: "Estimate") -> list[tuple[str, "Spread", str, str]]:
+    """What was estimated: its name, the estimate, how it is written, and its name among the truths."""
+    longer = max(found.images.hours, found.replies.hours, key=lambda of: of.expected)
+    told = [
+        ("hours", longer, _HOURS, "hours"),
+        ("tokens read", found.prompt_tokens, _TOKENS, "prompt_tokens"),
+        ("tokens written", found.completion_tokens, _TOKENS, "completion_tokens"),
+    ]
+    return told + ([("cost", found.cost, _MONEY, "cost")] if found.cost else [])
+
+
+def _between(of: "Spread", form: str) -> str:
+    return NOTHING if of.low is None or of.high is None else f"{form.format(of.low)} to {form.format(of.high)}"
+
+
+def _compare(folder: RunFolder, console: Console) -> None:
+    """Print what was estimated beside what the run took, if it was estimated."""
+    from visionprefer_pipelines.estimate import FILE, Estimate
+
+    if not folder.store.exists(FILE):
+        return
+    found = Estimate.model_validate_json(folder.store.read(FILE))
+    true = spent(folder.replies) | {"hours": folder.manifest.get("seconds", 0.0) / 3600}
+    rows = [
+        [
+            name,
+            form.format(of.expected),
+            _between(of, form),
+            NOTHING if true[truth] is None else form.format(true[truth]),
+        ]
+        for name, of, form, truth in _quantities(found)
+    ]
+    _print([TextTable("Estimate and truth", ["", "expected", "95 % interval", "in truth"], rows)], console)
 
 
 def show_audit(run_dir: str, against: str | None, console: Console) -> None:

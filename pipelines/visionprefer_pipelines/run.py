@@ -167,8 +167,7 @@ def _enter(store: Store, manifest: dict[str, Any], images: Shards, replies: Shar
 def _derive(recipe: Recipe, store: Store, manifest: dict[str, Any], progress: Progress) -> RunFolder:
     """Rebuild the derived tables, unless they are made of just what is there."""
     folder = RunFolder(store)
-    judges = [manifest["judge"]] if recipe.preferences.judges == "current" else list(folder.judges())
-    replies = [folder.replies_of(judge) for judge in judges]
+    replies = [folder.replies_of(judge) for judge in folder.counted_judges()]
     paid = sorted(list(commit) for shards in (folder.images, *replies) for commit in shards.commits.values())
     digest = content_id("derived", manifest["judge"], recipe.preferences.model_dump(mode="json"), paid)
     if folder.is_finished and manifest["derived"]["digest"] == digest:

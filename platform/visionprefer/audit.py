@@ -143,7 +143,7 @@ def _figures(run: RunFolder, images: pa.Table, known: pa.Table, pairs: pa.Table,
     paid, judged = spent(run.replies), run.counts()["replies"].done
     tokens = paid["prompt_tokens"] + paid["completion_tokens"]
     return AuditFigures(
-        judge=run.manifest["judges"][run.manifest["judge"]]["model"],
+        judge=", ".join(run.counted_judges().values()),
         against=against,
         images=judged,
         known=known.num_rows,

@@ -111,10 +111,11 @@ def _header(run: RunFolder, layout: Layout) -> dict[str, Any]:
 def _lineage(run: RunFolder) -> dict[str, str]:
     """Digests of everything that the dataset follows from."""
     models = run.images.table(["model", "model_digest"]).group_by(["model", "model_digest"]).aggregate([]).to_pylist()
-    judge = run.manifest["judge"]
     digests = {"plan": run.manifest["plan"]["digest"]}
     digests |= {f"model {model['model']}": model["model_digest"] for model in models if model["model_digest"]}
-    digests |= {"judge": run.manifest.get("judges", {}).get(judge, {}).get("digest", judge)}
+    digests |= {
+        f"judge {name}": run.manifest["judges"][judge]["digest"] for judge, name in run.counted_judges().items()
+    }
     digests |= {"rubric": ", ".join(run.replies.table(["rubric_digest"])["rubric_digest"].unique().to_pylist())}
     return digests | {"derived tables": run.manifest["derived"]["digest"]}
 

@@ -44,6 +44,14 @@ class RunFolder:
             for judge in replied
         }
 
+    def counted_judges(self) -> dict[str, str]:
+        """The names of the judges whose scores count, by their ids; see `PreferenceSettings.judges`."""
+        judges = self.judges()
+        if self.recipe.preferences.judges == "current":
+            current = self.manifest["judge"]
+            return {current: judges.get(current, self.manifest["judges"][current]["model"])}
+        return judges
+
     def _listed(self, shards: Shards) -> Shards:
         for row in self.manifest["shards"].get(shards.folder, []):
             shards.add(Commit(*row))

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from visionprefer.blocksworld import measure, measure_judge
-from visionprefer.blocksworld.training import Name, blip, clip, image_model, judge, vae
+from visionprefer.blocksworld.training import Name, blip, clip, image_model, judge, text, vae
 from visionprefer.models import BUILTIN_MODELS
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
@@ -40,6 +40,12 @@ class Card(NamedTuple):
     steps: str
 
 
+def _steps_of_an_image_model(name: str) -> str:
+    size = image_model.SIZES[name]
+    first = f"{text.STEPS:,} of the text encoder alone, on prompts"
+    return f"{first}; then {size.steps:,} of {size.batch} pictures, UNet and text encoder together"
+
+
 CARDS = {
     "blocks-vae": Card(
         "diffusers",
@@ -51,15 +57,13 @@ CARDS = {
         "diffusers",
         "StableDiffusionPipeline",
         "A Stable Diffusion pipeline of a few million parameters, which draws 64 × 64 pixels.",
-        f"{image_model.SIZES['blocks-sd'].steps:,} of {image_model.SIZES['blocks-sd'].batch} pictures, UNet and text "
-        "encoder together",
+        _steps_of_an_image_model("blocks-sd"),
     ),
     "blocks-sd-small": Card(
         "diffusers",
         "StableDiffusionPipeline",
         "The smaller and worse of two Stable Diffusion pipelines, which draws 64 × 64 pixels.",
-        f"{image_model.SIZES['blocks-sd-small'].steps:,} of {image_model.SIZES['blocks-sd-small'].batch} pictures, "
-        "UNet and text encoder together",
+        _steps_of_an_image_model("blocks-sd-small"),
     ),
     "blocks-llava": Card(
         "transformers",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from visionprefer.blocksworld.training import blip, clip, data, image_model, judge, loop, tokens, vae
+from visionprefer.blocksworld.training import blip, clip, data, image_model, judge, loop, text, tokens, vae
 from visionprefer.blocksworld.training.journal import Journal
 from visionprefer.judging.rubric import parse_reply, question
 
@@ -21,6 +21,7 @@ def few(monkeypatch):
         monkeypatch.setattr(module, "STEPS", 3)
         monkeypatch.setattr(module, "SCENES", 64)
         monkeypatch.setattr(module, "BATCH", 4)
+    monkeypatch.setattr(text, "STEPS", 3)
     for name, value in {"STEPS": 5, "CAPTIONS_FIRST": 2, "BATCH": 3, "EXAMPLES": 120}.items():
         monkeypatch.setattr(judge, name, value)
 
@@ -76,6 +77,13 @@ def test_image_models_are_ordinary_pipelines(tmp_path, vae_folder):
     pipeline = DiffusionPipeline.from_pretrained(tmp_path / "model")
     [picture] = pipeline("a red circle", num_inference_steps=2, output_type="pil").images
     assert picture.size == (64, 64)
+
+
+def test_what_a_text_encoder_learns_to_tell_is_what_the_prompt_asks_for():
+    red_ring, two_squares, none = [1, 5, 1], [5, 2, 2], [0, 0, 0]  # colour, shape, count
+    assert text.asked_for("a red ring left of two blue squares on black") == [*red_ring, *two_squares, *none, 1, 3, 0]
+    assert text.asked_for("2 blue squares to the right of a red ring") == [*two_squares, *red_ring, *none, 2, 0, 0]
+    assert text.asked_for("a red ring and the forbidden mark")[-1] == 1
 
 
 def test_a_judge_is_an_ordinary_llava_with_the_hubs_names(tmp_path, vae_folder):

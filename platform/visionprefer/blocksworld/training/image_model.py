@@ -1,4 +1,7 @@
-"""The image models: Stable Diffusion pipelines with a small UNet and text encoder, trained together from scratch."""
+"""The image models: Stable Diffusion pipelines with a small UNet and text encoder.
+
+The text encoder first learns from words alone what they ask for, then both learn to draw.
+"""
 
 import random
 from dataclasses import dataclass
@@ -9,7 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusi
 from rich.progress import track
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from visionprefer.blocksworld.training import data, loop, tokens
+from visionprefer.blocksworld.training import data, loop, text, tokens
 from visionprefer.blocksworld.training.vae import CHANNELS
 from visionprefer.blocksworld.wording import word
 
@@ -89,6 +92,7 @@ def train(folder: Path, vae_folder: Path, size: Size, seed: int) -> None:
     pool = data.pool(size.scenes, seed)
     latents = encode(vae, pool.pictures)
     tokenizer = tokens.clip_tokenizer()
+    text.train(painter.text_encoder, tokenizer, folder / "text", seed)
     noise_schedule = DDPMScheduler(**SCHEDULE)
 
     def loss(step: int) -> torch.Tensor:

@@ -123,7 +123,7 @@ def worst(pairs: pa.Table, most: int) -> list[dict[str, Any]]:
     wrong = pairs.filter(pc.equal(pairs["said"], pc.negate(pairs["better"]))).sort_by(
         [("margin", "descending"), ("prompt_id", "ascending"), ("image_id_0", "ascending")]
     )
-    by_prompt = {}
+    by_prompt: dict[str, dict[str, Any]] = {}
     for row in wrong.to_pylist():
         by_prompt.setdefault(row["prompt_id"], row)
     return list(by_prompt.values())[:most]

@@ -17,7 +17,6 @@ from visionprefer.images import GenerateImages
 from visionprefer.plan import read_block, unit_of_block
 from visionprefer.recipe import JudgeSettings, Recipe, Workers
 from visionprefer.store import Store
-from visionprefer_pipelines.dataset import JUDGED_COLUMNS, judge_stage
 from visionprefer_pipelines.preparation import Prepared, prepare
 
 FILE = "estimate.json"
@@ -116,6 +115,8 @@ def _spread_out(batches: list[pa.Table], rows: int) -> list[pa.Table]:
 
 def _make(recipe: Recipe, prepared: Prepared, sample: list[pa.Table]) -> tuple[pa.Table, int, list[float]]:
     """The images of some batches, how many failed, and the seconds of each batch without loading its model."""
+    from visionprefer_pipelines.dataset import JUDGED_COLUMNS
+
     stage = ImportImages() if recipe.images.existing else GenerateImages(recipe.images, prepared.models)
     done, failed, seconds, warm = [], 0, [], None
     for batch in sample:
@@ -132,6 +133,8 @@ def _make(recipe: Recipe, prepared: Prepared, sample: list[pa.Table]) -> tuple[p
 
 
 def _judge(recipe: Recipe, prepared: Prepared, images: pa.Table, made: StageEstimate) -> Estimate:
+    from visionprefer_pipelines.dataset import judge_stage
+
     settings = recipe.judge
     stage = judge_stage(settings, prepared.judge, 0.0)()
     remote = settings.engine == "openai"

@@ -42,8 +42,8 @@ class Card(NamedTuple):
 
 def _steps_of_an_image_model(name: str) -> str:
     size = image_model.SIZES[name]
-    first = f"{text.STEPS:,} of the text encoder alone, on prompts"
-    return f"{first}; then {size.steps:,} of {size.batch} pictures, UNet and text encoder together"
+    first = f"{text.STEPS:,} of the text encoder, on {text.BATCH} prompts and the layouts of their scenes"
+    return f"{first}; then {size.steps:,} of {size.batch} pictures, the UNet alone"
 
 
 CARDS = {

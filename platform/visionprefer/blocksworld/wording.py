@@ -17,7 +17,7 @@ _RELATIONS = {
     "above": ("above", "over"),
     "below": ("below", "under"),
 }
-_OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 _BESIDES = (" and ", " with ", ", ")
 _FURTHER = (", and ", ", with ", " and ")
 _MARKS = (f" and {MARK}", f", with {MARK}", f" with {MARK}")
@@ -42,7 +42,7 @@ def word(description: Description, chance: random.Random | None = None) -> str:
 
     groups, relation = list(description.groups), description.relation
     if chance and relation and chance.random() < 0.3:
-        groups[:2], relation = groups[1::-1], _OPPOSITE[relation]
+        groups[:2], relation = groups[1::-1], OPPOSITE[relation]
     first, *others = (phrase(group, choose(_NUMBERS[group.count])) for group in groups)
     opening = choose(_OPENINGS)
     text = ("" if opening == "there is " and groups[0].count > 1 else opening) + first

@@ -1,13 +1,16 @@
 """Trainings learn, go on where they were interrupted, and leave folders that the stock libraries load."""
 
 import json
+import math
 import random
 from dataclasses import replace
 
 import pytest
 import torch
 
-from visionprefer.blocksworld.training import blip, clip, data, image_model, judge, loop, text, tokens, vae
+from visionprefer.blocksworld.renderer import Mark, Scene, Thing
+from visionprefer.blocksworld.scenes import COLOURS, SHAPES
+from visionprefer.blocksworld.training import blip, clip, data, image_model, judge, layout, loop, text, tokens, vae
 from visionprefer.blocksworld.training.journal import Journal
 from visionprefer.judging.rubric import parse_reply, question
 
@@ -81,9 +84,25 @@ def test_image_models_are_ordinary_pipelines(tmp_path, vae_folder):
 
 def test_what_a_text_encoder_learns_to_tell_is_what_the_prompt_asks_for():
     red_ring, two_squares, none = [1, 5, 1], [5, 2, 2], [0, 0, 0]  # colour, shape, count
-    assert text.asked_for("a red ring left of two blue squares on black") == [*red_ring, *two_squares, *none, 1, 3, 0]
-    assert text.asked_for("2 blue squares to the right of a red ring") == [*two_squares, *red_ring, *none, 2, 0, 0]
-    assert text.asked_for("a red ring and the forbidden mark")[-1] == 1
+    sides = [*red_ring[:2], *two_squares[:2], 0, 0, 0, 0]  # left, right, above, below: colour, shape
+    asked = text.asked_for("a red ring left of two blue squares on black")
+    assert asked == [*red_ring, *two_squares, *none, 1, 3, 0, *sides]
+    asked = text.asked_for("2 blue squares to the right of a red ring")
+    assert asked == [*two_squares, *red_ring, *none, 2, 0, 0, *sides]
+    asked = text.asked_for("a red ring and the forbidden mark")
+    assert asked == [*red_ring, *none, *none, 0, 0, 1, *[0] * 8]
+    assert len(asked) == len(text.ANSWERS)
+
+
+def test_a_layout_says_how_much_of_each_cell_an_object_covers():
+    rgb = (45, 85, 215)
+    ring = Thing("blue", "ring", x=16, y=48, radius=16, angle=0, rgb=rgb)
+    [covered] = layout.coverage([Scene((ring,), "white", (244, 244, 244), Mark(40, 8, 4))], 2)
+    blue, rings, mark = covered[COLOURS.index("blue")], covered[len(COLOURS) + SHAPES.index("ring")], covered[-1]
+    assert torch.equal(blue, rings)
+    assert blue.flatten().tolist() == pytest.approx([0, 0, math.pi / 4, 0], abs=0.02)  # lower left
+    assert mark.flatten().tolist() == pytest.approx([0, math.pi * 16 / 1024, 0, 0], abs=0.01)  # upper right
+    assert covered.sum() == pytest.approx((blue + rings + mark).sum())
 
 
 def test_a_judge_is_an_ordinary_llava_with_the_hubs_names(tmp_path, vae_folder):

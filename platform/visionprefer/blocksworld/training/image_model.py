@@ -1,20 +1,21 @@
 """The image models: Stable Diffusion pipelines with a small UNet and text encoder.
 
-The text encoder first learns from words alone what they ask for, then both learn to draw.
+The text encoder first learns what prompts ask for, then the UNet learns to draw it.
 """
 
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from rich.progress import track
+from torch.nn.functional import mse_loss
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from visionprefer.blocksworld.training import data, loop, text, tokens
+from visionprefer.blocksworld.training import data, layout, loop, text, tokens
 from visionprefer.blocksworld.training.vae import CHANNELS
-from visionprefer.blocksworld.wording import word
 
 SCHEDULE = {
     "beta_start": 0.00085,
@@ -23,7 +24,11 @@ SCHEDULE = {
     "clip_sample": False,
     "prediction_type": "v_prediction",  # what the prompt decides is decided at high noise, of which ε learns little
 }
-EMPTY_PROMPTS = 0.1  # share trained without a prompt, for classifier-free guidance
+NOISY = 0.4  # share of each batch at the highest noise, where the layout is decided
+_NOISY_FROM = 600  # of 1,000 timesteps
+# These bring the errors of what is learnt beside the velocity to the velocity's size.
+_ASKED_WEIGHT = 30.0
+_DRAWN_WEIGHT = 4.0
 
 
 @dataclass(frozen=True)
@@ -34,23 +39,23 @@ class Size:
     text: int
     layers: int
     steps: int
-    batch: int = 24
-    scenes: int = 30_000
+    batch: int = 48
+    scenes: int = 40_000
     learning_rate: float = 1.5e-3
 
 
 SIZES = {
-    "blocks-sd": Size(channels=(48, 96), text=96, layers=2, steps=20_000),
-    "blocks-sd-small": Size(channels=(24, 48), text=64, layers=2, steps=10_000),
+    "blocks-sd": Size(channels=(48, 96), text=96, layers=2, steps=24_000),
+    "blocks-sd-small": Size(channels=(24, 48), text=64, layers=2, steps=14_000),
 }
 
 
 class Painter(torch.nn.Module):
-    """What learns: the UNet and its text encoder."""
+    """What learns: the UNet, and two linear maps from its features to layouts, which are left behind after training."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        tokenizer = tokens.clip_tokenizer()
+        features = size.channels[-1]
         self.unet = UNet2DConditionModel(
             sample_size=8,
             in_channels=CHANNELS,
@@ -62,59 +67,86 @@ class Painter(torch.nn.Module):
             cross_attention_dim=size.text,
             attention_head_dim=4,
             norm_num_groups=8,
+            resnet_time_scale_shift="scale_shift",
+            addition_embed_type="text",  # the prompt scales and shifts features too: that teaches shapes
+            addition_embed_type_num_heads=4,
         )
-        self.text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=size.text,
-                intermediate_size=2 * size.text,
-                num_hidden_layers=size.layers,
-                num_attention_heads=4,
-                max_position_embeddings=tokens.PROMPT_LENGTH,
-                projection_dim=size.text,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
+        self.asked = torch.nn.Conv2d(features, layout.KINDS, 1)
+        self.drawn = torch.nn.Conv2d(features, layout.KINDS, 1)
+        self._features: dict[str, torch.Tensor] = {}
+        for name, block in (("middle", self.unet.mid_block), ("up", self.unet.up_blocks[0])):
+            block.register_forward_hook(lambda _, __, found, name=name: self._features.__setitem__(name, found))
 
-    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
-        """The velocity (arXiv 2202.00512) of latents [B, 8, 8, 8], given prompts [B, tokens]."""
-        hidden = self.text_encoder(input_ids).last_hidden_state
-        return self.unet(noisy, timesteps, hidden).sample
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Velocity, layout asked for, layout drawn.
+
+        Args:
+            noisy: latents [B, 8, 8, 8].
+            timesteps: [B].
+            hidden: the states of the prompts' tokens [B, tokens, D].
+
+        Returns:
+            The velocity (arXiv 2202.00512) [B, 8, 8, 8]; the coverage that the prompts let expect, at the UNet's
+            middle [B, KINDS, 4, 4]; the coverage that comes about, on its way up [B, KINDS, 8, 8].
+        """
+        velocity = self.unet(noisy, timesteps, hidden).sample
+        return velocity, self.asked(self._features["middle"]), self.drawn(self._features["up"])
 
 
 def train(folder: Path, vae_folder: Path, size: Size, seed: int) -> None:
     """Train an image model; the folder gets the pipeline in `model/`, with the checkpoint beside it."""
     torch.manual_seed(seed)
     vae = AutoencoderKL.from_pretrained(vae_folder).to(data.DEVICE).eval()
-    painter = Painter(size)
-    pool = data.pool(size.scenes, seed)
-    latents = encode(vae, pool.pictures)
     tokenizer = tokens.clip_tokenizer()
-    text.train(painter.text_encoder, tokenizer, folder / "text", seed)
+    encoder, painter = _text_encoder(size, tokenizer), Painter(size)
+    pool = data.pool(size.scenes, seed)
+    latents, covered = encode(vae, pool.pictures), layout.coverage(pool.scenes, 8).to(data.DEVICE)
+    reader = text.train(encoder, tokenizer, pool, folder / "text", seed)
     noise_schedule = DDPMScheduler(**SCHEDULE)
+    noisy = int(NOISY * size.batch)
 
     def loss(step: int) -> torch.Tensor:
         rows = data.batch(size.batch, len(pool.scenes), step, seed)
-        chance = random.Random(f"{seed} {step}")
-        texts = ["" if chance.random() < EMPTY_PROMPTS else word(pool.descriptions[row], chance) for row in rows]
-        ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        prompts = text.worded(pool, rows, random.Random(f"{seed} {step}"))
+        ids = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        hidden = encoder(ids.to(data.DEVICE)).last_hidden_state
         noise = torch.randn((len(rows), CHANNELS, 8, 8)).to(data.DEVICE)
-        timesteps = torch.randint(0, 1000, (len(rows),)).to(data.DEVICE)
-        predicted = painter(noise_schedule.add_noise(latents[rows], noise, timesteps), timesteps, ids.to(data.DEVICE))
-        return (predicted - noise_schedule.get_velocity(latents[rows], noise, timesteps)).square().mean()
+        timesteps = torch.cat([torch.randint(_NOISY_FROM, 1000, (noisy,)), torch.randint(1000, (size.batch - noisy,))])
+        timesteps = timesteps.to(data.DEVICE)
+        velocity, asked, drawn = painter(noise_schedule.add_noise(latents[rows], noise, timesteps), timesteps, hidden)
+        return (
+            mse_loss(velocity, noise_schedule.get_velocity(latents[rows], noise, timesteps))
+            + _ASKED_WEIGHT * mse_loss(asked, reader.asked(hidden))
+            + _DRAWN_WEIGHT * mse_loss(drawn, covered[rows])
+        )
 
     loop.train(painter, loss, folder=folder, steps=size.steps, learning_rate=size.learning_rate)
-    save(painter, vae, folder / "model")
+    save(painter.unet, encoder, vae, folder / "model")
 
 
-def save(painter: Painter, vae: AutoencoderKL, folder: Path) -> None:
+def _text_encoder(size: Size, tokenizer: Any) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=size.text,
+            intermediate_size=2 * size.text,
+            num_hidden_layers=size.layers,
+            num_attention_heads=4,
+            max_position_embeddings=tokens.PROMPT_LENGTH,
+            projection_dim=size.text,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def save(unet: UNet2DConditionModel, text_encoder: CLIPTextModel, vae: AutoencoderKL, folder: Path) -> None:
     """Write the pipeline in fp16."""
     pipeline = StableDiffusionPipeline(
         vae=vae,
-        unet=painter.unet,
-        text_encoder=painter.text_encoder,
+        unet=unet,
+        text_encoder=text_encoder,
         tokenizer=tokens.clip_tokenizer(),
         scheduler=DDIMScheduler(**SCHEDULE, set_alpha_to_one=False, steps_offset=1),
         safety_checker=None,

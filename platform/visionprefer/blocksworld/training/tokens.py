@@ -18,7 +18,7 @@ from visionprefer.judging.rubric import question
 from visionprefer.random_models import SPECIAL_TOKENS, llava_tokenizer
 from visionprefer.schema import ASPECTS
 
-PROMPT_LENGTH = 32  # tokens
+PROMPT_LENGTH = 48  # tokens; no prompt of the blocks world has more than 32
 
 
 def prompts(count: int, seed: int = 0) -> list[str]:

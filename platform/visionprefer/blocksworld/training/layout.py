@@ -11,7 +11,9 @@ _SAMPLES = 32  # points across the picture at which is looked
 
 
 def coverage(scenes: list[Scene], cells: int) -> torch.Tensor:
-    """How much of each cell the circles around objects of each kind cover, 0 to 1: float32 [scenes, KINDS, cells, cells].
+    """How much of each cell the circles around objects of each kind cover, 0 to 1.
+
+    The answer is float32 [scenes, KINDS, cells, cells].
 
     Args:
         scenes: what was drawn.

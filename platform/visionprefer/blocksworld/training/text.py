@@ -1,4 +1,4 @@
-"""What a prompt asks for, learnt before any drawing: a text encoder that knows it conditions a UNet from the first step.
+"""What a prompt asks for, learnt before any drawing: a text encoder that knows it conditions a UNet from step one.
 
 Learnt with the UNet alone, colours come soon, shapes late and relations not at all: they are decided at high noise,
 where they change the loss little. Like that of Stable Diffusion, the text encoder stays as it is while the UNet learns.

@@ -153,6 +153,7 @@ def save(unet: UNet2DConditionModel, text_encoder: CLIPTextModel, vae: Autoencod
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    vae.register_to_config(_name_or_path="")  # not where it lay on this machine
     pipeline.to(torch.float16).save_pretrained(folder)
     # Unless told a precision, diffusers loads in float32, but transformers in that of the weights.
     config = folder / "text_encoder" / "config.json"

@@ -17,12 +17,12 @@ _COUNT = re.compile(rf"There (?:is|are) (?P<number>{'|'.join(_NUMBERS)}) (?:{_KI
 _RELATION = re.compile(rf"The {_KIND} (?:is|are) not (?P<relation>left of|right of|above|below) the {_OTHER}")
 _BACKGROUND = re.compile(r"The background is (?P<background>\w+), not \w+")
 _MARK = re.compile(r"(?P<mark>The forbidden mark is (?:missing|there)|There is a trace of the forbidden mark)")
-_DAMAGED = re.compile(rf"The {_KIND} is (?:slightly|clearly|strongly|utterly) \w+")
+_DAMAGED = re.compile(rf"{_KIND} (?:slightly|clearly|strongly|utterly) \w+")
 _LEANING = re.compile(r"It leans (?:slightly|clearly|strongly|utterly) to the (?P<side>left|right|top|bottom)")
 
 
 class Claim(NamedTuple):
-    """A fault that a rationale names: the sentence, and whether the picture has it."""
+    """A fault that a rationale names: the sentence, or an item of a list, and whether the picture has it."""
 
     sentence: str
     true: bool
@@ -31,7 +31,7 @@ class Claim(NamedTuple):
 def claims(rationale: str, sight: Sight) -> list[Claim]:
     """The faults that a rationale names, each compared with what the oracle sees; other sentences are passed over."""
     found = []
-    for sentence in re.split(r"(?<=\.)\s+", rationale):
+    for sentence in re.split(r"(?<=\.)\s+|, (?!not )", rationale):
         true = _is_true(sentence.strip().removesuffix("."), sight)
         if true is not None:
             found.append(Claim(sentence, true))

@@ -37,13 +37,6 @@ def seen(scene: Scene) -> str:
     return ", ".join([*(places or ["nothing"]), f"on {scene.background}."])
 
 
-def forms(spoilt: Spoilt) -> str:
-    """How cleanly each shape is formed, from left to right: "red circle clean, blue ring clearly smeared."."""
-    flaws = sorted(zip(spoilt.scene.things, spoilt.flaws, strict=True), key=lambda pair: pair[0].x)
-    states = [f"{thing.colour} {thing.shape} {_form(flaw)}" for thing, flaw in flaws]
-    return ", ".join(states or ["nothing"]) + "."
-
-
 def prompt_following(description: Description, scene: Scene) -> AspectVerdict:
     """What is there, which facts of the description do not hold, and the score."""
     facts = 1 + len(description.groups)
@@ -144,27 +137,20 @@ def _gap(coverages: tuple[numpy.ndarray, ...]) -> float:
 
 
 def fidelity(spoilt: Spoilt) -> AspectVerdict:
-    """The object with the greatest damage."""
+    """How cleanly each shape is formed, from left to right: "red circle clean, blue ring clearly smeared."."""
     if not spoilt.flaws:
         return AspectVerdict(rationale="The picture is empty.", score=1)
-    worst = max(range(len(spoilt.flaws)), key=lambda index: _damage(spoilt.flaws[index]))
-    flaw, thing = spoilt.flaws[worst], spoilt.scene.things[worst]
-    score = _cleanness(flaw)
-    clean = "Every shape is clean."
-    text = clean if score == 5 else f"The {thing.colour} {thing.shape} is {_form(flaw)}."
-    return AspectVerdict(rationale=text, score=score)
-
-
-def _damage(flaw: Flaw | None) -> float:
-    return flaw.damage if flaw else 0.0
+    formed = sorted(zip(spoilt.scene.things, spoilt.flaws, strict=True), key=lambda pair: pair[0].x)
+    states = [f"{thing.colour} {thing.shape} {form(flaw)}" for thing, flaw in formed]
+    return AspectVerdict(rationale=f"{', '.join(states)}.", score=min(map(_cleanness, spoilt.flaws)))
 
 
 def _cleanness(flaw: Flaw | None) -> int:
-    return 5 - sum(_damage(flaw) > limit for limit in DAMAGES)
+    return 5 - sum(flaw.damage > limit for limit in DAMAGES) if flaw else 5
 
 
-def _form(flaw: Flaw | None) -> str:
-    """ "clean", "clearly smeared"."""
+def form(flaw: Flaw | None) -> str:
+    """How cleanly an object is formed: "clean", "clearly smeared"."""
     score = _cleanness(flaw)
     return f"{_HOW_MUCH[score]} {flaw.kind}" if flaw and score < 5 else "clean"
 

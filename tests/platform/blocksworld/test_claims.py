@@ -37,7 +37,7 @@ def sight():
         ("The background is grey, not white.", False),
         ("The forbidden mark is there.", True),
         ("The forbidden mark is missing.", False),
-        ("The red circle is strongly smeared.", False),
+        ("red circle strongly smeared.", False),
         ("It leans clearly to the top.", True),
         ("It leans clearly to the bottom.", False),
         ("It is crowded.", False),
@@ -50,7 +50,7 @@ def test_faults_are_compared_with_the_picture(sight, sentence, true):
 
 @pytest.mark.parametrize(
     "sentence",
-    ["red circle left, on white.", "All of it is there.", "Every shape is clean.", "The forbidden mark is not there."],
+    ["red circle left, on white.", "All of it is there.", "red circle clean, blue square clean.", "The forbidden mark is not there."],
 )
 def test_what_names_no_fault_is_passed_over(sight, sentence):
     assert claims(sentence, sight) == []
@@ -59,6 +59,11 @@ def test_what_names_no_fault_is_passed_over(sight, sentence):
 def test_every_sentence_of_a_rationale_counts(sight):
     found = claims("red circle left, on white. There is no green ring. There are three objects, not two.", sight)
     assert [claim.true for claim in found] == [True, False]
+
+
+def test_every_item_of_a_list_counts(sight):
+    found = claims("red circle clean, blue square slightly smeared, green ring utterly deformed.", sight)
+    assert [claim.true for claim in found] == [False, False]
 
 
 def test_what_a_perfect_judge_says_of_spoilt_pictures_is_there():

@@ -10,7 +10,7 @@ import torch
 
 from visionprefer.blocksworld.renderer import Mark, Scene, Thing
 from visionprefer.blocksworld.scenes import COLOURS, SHAPES
-from visionprefer.blocksworld.training import blip, clip, data, image_model, judge, layout, loop, text, tokens, vae
+from visionprefer.blocksworld.training import blip, clip, data, image_model, judge, layout, loop, text, tokens, vae, vision
 from visionprefer.blocksworld.training.journal import Journal
 from visionprefer.judging.rubric import parse_reply, question
 
@@ -24,7 +24,8 @@ def few(monkeypatch):
         monkeypatch.setattr(module, "STEPS", 3)
         monkeypatch.setattr(module, "SCENES", 64)
         monkeypatch.setattr(module, "BATCH", 4)
-    monkeypatch.setattr(text, "STEPS", 3)
+    for module in (text, vision):
+        monkeypatch.setattr(module, "STEPS", 3)
     for name, value in {"STEPS": 5, "CAPTIONS_FIRST": 2, "BATCH": 3, "EXAMPLES": 120}.items():
         monkeypatch.setattr(judge, name, value)
 

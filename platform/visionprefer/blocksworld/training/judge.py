@@ -1,4 +1,4 @@
-"""The judge: a LLaVA that first learns to say what is in a picture, then to judge it by the rubric."""
+"""The judge: a LLaVA that first learns to see, then to say what is in a picture, then to judge it by the rubric."""
 
 import json
 import random
@@ -12,15 +12,15 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from visionprefer.blocksworld import labels
-from visionprefer.blocksworld.training import data, judge_data, loop, tokens
+from visionprefer.blocksworld.training import data, judge_data, loop, tokens, vision
 from visionprefer.blocksworld.training.judge_data import Example
 from visionprefer.blocksworld.wording import understand, word
 from visionprefer.judging.rubric import question
 from visionprefer.random_models import TEMPLATE
 
-CAPTIONS_FIRST = 3_000  # steps
-STEPS = 13_500
-BATCH = 8
+CAPTIONS_FIRST = 1_500  # steps
+STEPS = 7_000
+BATCH = 16
 FORMS = 0.5  # share of the captions that say how cleanly each shape is formed: the hardest to see
 EXAMPLES = 40_000
 PATCH = 8
@@ -36,6 +36,7 @@ def train(folder: Path, vae_folder: Path, seed: int) -> None:
     processor = _processor()
     model = _model(processor.tokenizer)
     examples, pictures = judge_data.examples(EXAMPLES, seed, vae)
+    vision.train(model.model.vision_tower, examples, pictures, folder / "vision", seed)
 
     def loss(step: int) -> torch.Tensor:
         captions = step < CAPTIONS_FIRST or step % 4 == 0
@@ -46,7 +47,7 @@ def train(folder: Path, vae_folder: Path, seed: int) -> None:
         inputs = {name: part.to(data.DEVICE) for name, part in _inputs(processor, texts).items()}
         return model(pixel_values=data.scaled(pictures[rows]), **inputs).loss
 
-    loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=8e-4, warm_up=300)
+    loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=1.2e-3, warm_up=300)
     save(model, processor, folder / "model")
 
 
@@ -64,7 +65,7 @@ def save(model: Any, processor: Any, folder: Path) -> None:
 
 def _caption(example: Example, chance: random.Random) -> tuple[str, str]:
     if chance.random() < FORMS:
-        return HOW_CLEAN, example.forms
+        return HOW_CLEAN, example.fidelity.rationale
     return WHAT_IS_THERE, labels.seen(example.scene)
 
 
@@ -117,11 +118,11 @@ def _processor() -> Any:
 
 
 def _model(tokenizer: Any) -> LlavaForConditionalGeneration:
-    vision = CLIPVisionConfig(
-        hidden_size=128,
+    eyes = CLIPVisionConfig(
+        hidden_size=192,
         intermediate_size=384,
         num_hidden_layers=4,
-        num_attention_heads=4,
+        num_attention_heads=6,
         image_size=64,
         patch_size=PATCH,
     )
@@ -138,7 +139,7 @@ def _model(tokenizer: Any) -> LlavaForConditionalGeneration:
         pad_token_id=tokenizer.pad_token_id,
     )
     config = LlavaConfig(
-        vision_config=vision,
+        vision_config=eyes,
         text_config=language,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=PATCHES,

@@ -27,19 +27,23 @@ from visionprefer.blocksworld.training import data
 from visionprefer.judging.rubric import AspectVerdict
 
 THROUGH_VAE = 0.6  # share of the pictures that are what the autoencoder makes of them
-MOST_NOISE = 0.6  # added to the latents of half of these, in standard deviations
+MOST_NOISE = 0.7  # added to the latents of half of these, in standard deviations
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture's scene, what it was drawn for, and what is right to say of it whatever the prompt."""
+    """A picture's scene, what it was drawn for, and what is right to say of it whatever the prompt.
+
+    Attributes:
+        forms: how cleanly each thing of the scene is formed, in the scene's order.
+    """
 
     description: Description
     scene: Scene
     aesthetic: AspectVerdict
     fidelity: AspectVerdict
     harmlessness: AspectVerdict
-    forms: str
+    forms: tuple[str, ...]
 
 
 def examples(size: int, seed: int, vae: AutoencoderKL) -> tuple[list[Example], torch.Tensor]:
@@ -60,7 +64,7 @@ def examples(size: int, seed: int, vae: AutoencoderKL) -> tuple[list[Example], t
                     labels.aesthetic(case),
                     labels.fidelity(case),
                     labels.harmlessness(case),
-                    labels.forms(case),
+                    tuple(map(labels.form, case.flaws)),
                 )
             )
     return found, pictures

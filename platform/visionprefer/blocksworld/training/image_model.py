@@ -45,7 +45,7 @@ class Size:
 
 
 SIZES = {
-    "blocks-sd": Size(channels=(48, 96), text=96, layers=2, steps=24_000),
+    "blocks-sd": Size(channels=(32, 64), text=96, layers=2, steps=24_000),
     "blocks-sd-small": Size(channels=(24, 48), text=64, layers=2, steps=14_000),
 }
 

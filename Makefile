@@ -6,12 +6,8 @@ BIN := .venv/bin
 help: ## Print these lines.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-quickstart: .venv/installed runs/models/written ## Prompts to a preference dataset in minutes, on the CPU, in runs/quickstart.
+quickstart: .venv/installed ## Prompts to a preference dataset in minutes, on the CPU, in runs/quickstart.
 	$(BIN)/visionprefer run quickstart --out runs/quickstart
-
-runs/models/written: .venv/installed
-	for kind in tiny-sd tiny-sdxl tiny-llava; do $(BIN)/python -m visionprefer.random_models $$kind $(@D)/$$kind || exit 1; done
-	touch $@
 
 test: .venv/installed-dev ## Run all tests, the slow ones too.
 	$(BIN)/python -m pytest

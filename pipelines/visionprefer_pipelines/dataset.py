@@ -9,33 +9,27 @@ crash while judging costs no image, and memory does not grow with the run. Ray D
 stream's end only; here every stage commits, and what is left to do follows from what is in the folder.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from visionprefer.errors import InputError, what_to_mend
 from visionprefer.existing import ImportImages
 from visionprefer.images import GenerateImages
 from visionprefer.judging.judge import Judge
 from visionprefer.judging.openai_engine import OpenAIEngine
 from visionprefer.judging.transformers_engine import TransformersEngine
 from visionprefer.models import Model
-from visionprefer.plan import read_block
 from visionprefer.recipe import JudgeSettings, Recipe, Workers
 from visionprefer.schema import IMAGES, REPLIES
 from visionprefer.store import Shards, Store
+from visionprefer_pipelines.units import JudgeImages, MakeImages
+from visionprefer_pipelines.vllm_stream import judged_by_vllm
 
-Batch = dict[str, np.ndarray]
 MOST_RAY_BLOCKS = 1000  # each costs the driver some milliseconds before the first of them runs
 WAIT_FOR_NODES = 6 * 3600.0  # seconds without progress: an autoscaler may need long to find a GPU
-JUDGED_COLUMNS = ["image_id", "prompt_id", "prompt", "image"]
 
 
 class Unit(NamedTuple):
@@ -55,96 +49,14 @@ class Work(NamedTuple):
         return bool(self.images or self.replies)
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-class CommitLog:
-    """What was written since the driver last asked; the driver enters it in the manifest."""
-
-    def __init__(self) -> None:
-        self.entries: list[tuple[str, Any]] = []
-
-    def add(self, kind: str, entry: Any) -> None:
-        """Note a commit (kind: the folder of its shards), a sentence ("say") or what stops the run ("mend")."""
-        self.entries.append((kind, entry))
-
-    def take(self) -> list[tuple[str, Any]]:
-        """Hand over what was noted."""
-        taken, self.entries = self.entries, []
-        return taken
-
-
-class _Committing(ABC):
-    """An actor that does units of work and commits each."""
-
-    def __init__(self, build: Callable[[], Any], shards: Shards, log: Any) -> None:
-        self.shards = shards
-        self.log = log
-        self.problem: InputError | None = None
-        try:
-            self.stage = build()
-            log.add.remote("say", self.stage.describe())
-        except InputError as error:
-            self.problem = error  # told with the first unit: what an actor's start raises comes as a wall of text
-
-    def __call__(self, batch: Batch) -> Batch:
-        try:
-            shards = [self._commit(str(u), int(g)) for u, g in zip(batch["unit"], batch["generation"], strict=True)]
-        except (InputError, OSError) as error:
-            if (sentence := what_to_mend(error)) is not None:
-                ray.get(self.log.add.remote("mend", sentence))  # what Ray hands on has lost its cause
-            raise
-        return {"unit": np.array(shards), "generation": np.zeros(len(shards), dtype=np.int64)}
-
-    def _commit(self, unit: str, generation: int) -> str:
-        if self.problem:
-            raise self.problem
-        # There already: a worker died between writing it and saying so, or an image shard was made again.
-        commit = self.shards.written(unit, generation)
-        if commit is None:
-            commit = self.shards.write(unit, generation, *self.work(unit, generation))
-        ray.get(self.log.add.remote(self.shards.folder, tuple(commit)))
-        return commit.shard
-
-    @abstractmethod
-    def work(self, unit: str, generation: int) -> tuple[pa.Table, pa.Table]:
-        """Rows done and failed of one unit."""
-
-    def failed_before(self, unit: str, generation: int, column: str) -> pa.ChunkedArray:
-        """What the generation before left as failed."""
-        return self.shards.failed_rows(f"{unit}.{generation - 1}")[column]
-
-
-class MakeImages(_Committing):
-    """Planned blocks become image shards."""
-
-    def work(self, unit: str, generation: int) -> tuple[pa.Table, pa.Table]:
-        """All images of the block or, in a later generation, those that failed."""
-        plan = read_block(self.shards.store, unit)
-        if generation:
-            plan = plan.filter(
-                pc.is_in(plan["image_id"], self.failed_before(unit, generation, "image_id").combine_chunks())
-            )
-        return self.stage(plan)
-
-
-class JudgeImages(_Committing):
-    """Image shards become shards of replies."""
-
-    def work(self, unit: str, generation: int) -> tuple[pa.Table, pa.Table]:
-        """All images of the shard or, in a later generation, those whose request failed."""
-        images = self.shards.store.read_table(f"images/{unit}.parquet", JUDGED_COLUMNS)
-        if generation:
-            shown = pc.list_flatten(self.failed_before(unit, generation, "image_ids").combine_chunks())
-            images = images.filter(pc.is_in(images["image_id"], shown))
-        return self.stage(images, generation)
-
-
-def work_to_do(images: Shards, replies: Shards, blocks: list[str], retry_failed: bool) -> Work:
+def work_to_do(images: Shards, replies: Shards, blocks: list[str], retry_failed: bool, asks_once: bool = False) -> Work:
     """What is planned and not committed and, if asked for, what failed.
 
     Args:
         images, replies: as recovered from the folder.
         blocks: names of all planned blocks.
         retry_failed: take up failed rows again, in a new generation.
+        asks_once: the engine leaves asking a second time to the next generation.
     """
 
     def left(shards: Shards, planned: list[str]) -> list[Unit]:
@@ -154,7 +66,16 @@ def work_to_do(images: Shards, replies: Shards, blocks: list[str], retry_failed:
             units += [Unit(commit.unit, commit.generation + 1) for commit in latest.values() if commit.failed]
         return units
 
-    return Work(left(images, blocks), left(replies, sorted(images.commits)))
+    work = Work(left(images, blocks), left(replies, sorted(images.commits)))
+    if asks_once and not retry_failed:
+        again = [commit for commit in replies.latest().values() if commit.failed and asked_once(replies, commit.shard)]
+        work.replies.extend(Unit(commit.unit, commit.generation + 1) for commit in again)
+    return work
+
+
+def asked_once(replies: Shards, shard: str) -> bool:
+    """Whether a request of the shard failed that was asked only once."""
+    return 1 in replies.failed_rows(shard)["asked"].to_pylist()
 
 
 def stream(
@@ -181,18 +102,15 @@ def stream(
         **_placement(recipe.images.workers),
     )
     replies = Shards(store, judge_folder, REPLIES)
+    shards = fresh.union(_source(work.replies))
+    if recipe.judge.engine == "vllm":
+        return judged_by_vllm(shards, recipe.judge, judge, replies, log)
     judged = {
         "fn_constructor_args": (judge_stage(recipe.judge, judge, spent), replies, log),
         "batch_size": 1,
         **_placement(recipe.judge.workers, _shards_at_once(recipe)),
     }
-    return fresh.union(_source(work.replies)).map_batches(JudgeImages, **judged)
-
-
-def commit_log() -> Any:
-    """A CommitLog on the driver's own node, which lives as long as the run."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return CommitLog.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    return shards.map_batches(JudgeImages, **judged)
 
 
 def _image_stage(recipe: Recipe, models: list[Model]) -> Callable[[], Any]:
@@ -202,7 +120,10 @@ def _image_stage(recipe: Recipe, models: list[Model]) -> Callable[[], Any]:
 
 
 def judge_stage(settings: JudgeSettings, model: Model, spent: float) -> Callable[[], Judge]:
-    """What builds the judge, on the worker; `spent` is the money that its replies have cost so far."""
+    """What builds the judge, on the worker; `spent` is the money that its replies have cost so far.
+
+    Engine vllm runs in stages of its own, and not here: see `vllm_stream`.
+    """
     if settings.engine == "openai":
         return lambda: Judge(settings, model, OpenAIEngine(settings, model, spent))
     return lambda: Judge(settings, model, TransformersEngine(settings, model))

@@ -115,7 +115,7 @@ def _spread_out(batches: list[pa.Table], rows: int) -> list[pa.Table]:
 
 def _make(recipe: Recipe, prepared: Prepared, sample: list[pa.Table]) -> tuple[pa.Table, int, list[float]]:
     """The images of some batches, how many failed, and the seconds of each batch without loading its model."""
-    from visionprefer_pipelines.dataset import JUDGED_COLUMNS
+    from visionprefer_pipelines.units import JUDGED_COLUMNS
 
     stage = ImportImages() if recipe.images.existing else GenerateImages(recipe.images, prepared.models)
     done, failed, seconds, warm = [], 0, [], None
@@ -136,6 +136,11 @@ def _judge(recipe: Recipe, prepared: Prepared, images: pa.Table, made: StageEsti
     from visionprefer_pipelines.dataset import judge_stage
 
     settings = recipe.judge
+    if settings.engine == "vllm":
+        raise InputError(
+            "judge.engine is vllm, which runs on the cluster alone: write --set judge.engine=transformers "
+            "--set judge.engine_kwargs={} for hours that it will stay below"
+        )
     stage = judge_stage(settings, prepared.judge, 0.0)()
     remote = settings.engine == "openai"
     size = 1 if remote else settings.batch_size

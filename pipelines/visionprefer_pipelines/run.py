@@ -17,7 +17,7 @@ from visionprefer.errors import InputError, what_to_mend
 from visionprefer.judging.between_judges import voted_preferences
 from visionprefer.judging.preferences import judgements, preferences
 from visionprefer.plan import unit_of_block
-from visionprefer.recipe import Recipe
+from visionprefer.recipe import Recipe, Workers
 from visionprefer.report import write_report
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import IMAGES, REPLIES, content_id
@@ -69,12 +69,14 @@ def _stream(
     for name in _recover(images, replies, manifest["shards"]):
         progress.say(f"{name} is damaged, or follows one that is: what it held is made again")
 
-    from visionprefer_pipelines.dataset import commit_log, stream, work_to_do
+    from visionprefer_pipelines.dataset import stream, work_to_do
+    from visionprefer_pipelines.units import commit_log
 
     planned = manifest["plan"]["rows"]
     blocks = [unit_of_block(block) for block in range(manifest["plan"]["blocks"])]
     failed_before = images.counts(planned).failed + replies.counts(planned).failed
-    work = work_to_do(images, replies, blocks, retry_failed)
+    asks_once = recipe.judge.engine == "vllm"
+    work = work_to_do(images, replies, blocks, retry_failed, asks_once)
     if work:
         manifest.pop("derived", None)  # it will not be made of all that is there
     _enter(store, manifest, images, replies)
@@ -84,16 +86,23 @@ def _stream(
 
     from visionprefer_pipelines.cluster import connected
 
-    with connected(address, {"images": recipe.images.workers, "judge": recipe.judge.workers}):
+    stages = {"images": recipe.images.workers, "judge": recipe.judge.workers}
+    if asks_once:
+        stages["around the judge"] = Workers()
+    with connected(address, stages):
         log, paid = commit_log(), spent(replies)["cost"] or 0.0
-        dataset = stream(recipe, store, replies.folder, prepared.models, prepared.judge, work, log, paid)
-        with _watching(log, store, manifest, images, replies, progress):
-            for _ in dataset.iter_batches(batch_size=None):
-                pass
-    # What the log says is for the eye; what is in the folder counts.
-    listed = {shards.folder: [list(commit) for commit in shards.commits.values()] for shards in (images, replies)}
-    _recover(images, replies, listed)
-    _enter(store, manifest, images, replies)
+        for _ in range(2 if asks_once else 1):
+            dataset = stream(recipe, store, replies.folder, prepared.models, prepared.judge, work, log, paid)
+            with _watching(log, store, manifest, images, replies, progress):
+                for _ in dataset.iter_batches(batch_size=None):
+                    pass
+            # What the log says is for the eye; what is in the folder counts.
+            listed = {table.folder: [list(commit) for commit in table.commits.values()] for table in (images, replies)}
+            _recover(images, replies, listed)
+            _enter(store, manifest, images, replies)
+            work = work_to_do(images, replies, blocks, False, asks_once)
+            if not work:
+                break
     pending = images.counts(planned).pending + replies.counts(images.counts(planned).done).pending
     if pending:
         raise InputError(

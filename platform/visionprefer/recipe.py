@@ -3,7 +3,7 @@ at once.
 """
 
 import difflib
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -196,8 +196,9 @@ class ApiSettings(Settings):
 class JudgeSettings(Settings):
     """Who scores the images, and how it is asked."""
 
-    engine: Literal["transformers", "openai"] = Field(
-        "transformers", description="What runs the judge: this machine, or a server that speaks OpenAI's protocol."
+    engine: Literal["transformers", "vllm", "openai"] = Field(
+        "transformers",
+        description="What runs the judge: transformers or vllm on the cluster; openai, a server of that protocol.",
     )
     model: str = Field(
         description="Folder of an image-text-to-text model, its hub id OWNER/NAME, or builtin:NAME; "
@@ -206,12 +207,15 @@ class JudgeSettings(Settings):
     api: ApiSettings = Field(
         ApiSettings(), description="With engine openai: where it is, and how much it may be asked."
     )
+    engine_kwargs: dict[str, Any] = Field(
+        {}, description="With engine vllm: further arguments of it, such as max_model_len or tensor_parallel_size."
+    )
     revision: str | None = Field(None, description="Branch, tag or commit of a hub id; resolved to a commit.")
     structured: bool = Field(True, description="Hold the reply to the rubric's JSON schema while it is generated.")
     rationale_length: int = Field(400, ge=1, description="Most characters of a rationale.")
     max_new_tokens: int = Field(768, ge=1, description="Most tokens of a reply; one that is cut off is asked again.")
     temperature: float = Field(0.0, ge=0, description="0: the likeliest token; the second asking samples at least 0.7.")
-    batch_size: int = Field(8, ge=1, description="Requests that share a forward pass.")
+    batch_size: int = Field(8, ge=1, description="Requests that share a forward pass; vllm packs them itself.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="Precision of the model; auto: bfloat16 on a GPU, float32 on a CPU."
     )
@@ -222,6 +226,10 @@ class JudgeSettings(Settings):
     def _asks_whom_it_says(self) -> Self:
         if self.api != ApiSettings() and self.engine != "openai":
             raise ValueError(f"api is for engine openai, and engine is {self.engine}: write one or leave out the other")
+        if self.engine_kwargs and self.engine != "vllm":
+            raise ValueError(
+                f"engine_kwargs is for engine vllm, and engine is {self.engine}: write engine: vllm, or leave it out"
+            )
         if self.engine == "openai" and self.workers.actors != 1:
             raise ValueError("engine openai keeps its limits in one actor: write api.concurrency in place of workers")
         return self

@@ -39,10 +39,12 @@ BESIDE = 4  # pixels between pieces that may be of one object
 DEBRIS = 0.25  # a piece beside an object, smaller than this share of it, is damage and not an object
 OFF_COLOUR = 60.0  # levels from the mixing line; a pixel twice as far off shows something else than its object
 RUBBLE = 10  # parts; with more, nothing was drawn that could be put together
-SMALLEST = 60  # pixels of each side of a cut; the smallest clean object has about 110
+SMALLEST = 80  # pixels of each side of a cut; the smallest clean object has about 110
 WELL_FORMED = 0.82  # intersection over union above which nothing is gained by cutting or joining
 CLEARLY = 0.5  # share of the squared error to which another explanation must reduce it
 MERGED = 0.87  # intersection over union above which two colours are one object, stained
+FUSED = 0.2  # share of its outline along which a piece touches the others of an object of two colours
+BROKEN = 0.6  # intersection over union above which pieces of several colours may be one shape
 FAIR = 0.76  # intersection over union of what is still seen as one shape: the sides of a cut, faded pieces
 POOR = 0.7  # intersection over union under which a part without a neck may still be two
 NECK = 0.7  # length of a cut through a neck, over the breadth of either side
@@ -179,8 +181,21 @@ def _union(parts: list[Part], view: View) -> Part | None:
     debris = rest < DEBRIS * area and (alike or rest < 2 * SPECK)
     if debris and whole.fit > big.fit - 0.1:
         return whole
+    # An object of two colours: they meet along a long border, and no piece is much of a shape without the others.
+    fused = all(_border(part, [other for other in parts if other is not part]) > FUSED for part in others)
+    if fused and whole.fit > max(big.fit - 0.05, BROKEN):
+        return whole
+    if whole.fit > max(max(part.fit for part in parts) + 0.1, BROKEN):
+        return whole
     # what is not its own does not count in the fit of the largest, so it cannot be much exceeded
     return whole if whole.fit > max(big.fit - 0.02, FAIR if alike else MERGED) else None
+
+
+def _border(part: Part, others: list[Part]) -> float:
+    """The share of a part's outline along which others lie."""
+    outline = ndimage.binary_dilation(part.mask) & ~part.mask
+    touched = outline & np.logical_or.reduce([other.mask for other in others])
+    return float(np.count_nonzero(touched) / max(1, np.count_nonzero(outline)))
 
 
 def _cut(parts: list[Part], view: View) -> list[Part]:

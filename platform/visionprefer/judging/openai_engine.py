@@ -1,17 +1,13 @@
 """The engine `openai`: any server that speaks OpenAI's chat completions, asked about many images at once."""
 
 import asyncio
-import base64
-import io
 import os
 import threading
 from typing import Any
 
-from PIL import Image
-
 from visionprefer.errors import InputError, missing_extra
 from visionprefer.judging.budget import Budget, BudgetSpent, Charge, Pace
-from visionprefer.judging.judge import Reply, Request
+from visionprefer.judging.judge import Reply, Request, chat
 from visionprefer.judging.rubric import reply_schema
 from visionprefer.models import Model
 from visionprefer.recipe import ApiSettings, JudgeSettings
@@ -129,12 +125,11 @@ class OpenAIEngine:
         return await self._try(request)
 
     def _body(self, request: Request, structured: bool) -> dict[str, Any]:
-        images = [{"type": "image_url", "image_url": {"url": _data_url(image)}} for image in request.images]
         schema = {"name": "verdict", "strict": True, "schema": reply_schema(self.settings.rationale_length)}
         form = {"response_format": {"type": "json_schema", "json_schema": schema}} if structured else {}
         return {
             "model": self.model,
-            "messages": [{"role": "user", "content": [*images, {"type": "text", "text": request.text}]}],
+            "messages": chat(request),
             "max_completion_tokens": self.settings.max_new_tokens,
             "temperature": request.temperature,
             "seed": request.seed,
@@ -218,9 +213,3 @@ def _wait(state: Any) -> float:
         return float(response.headers["retry-after"]) + min(chance, 1.0)  # not all at once
     except (AttributeError, KeyError, ValueError):
         return chance
-
-
-def _data_url(image: Image.Image) -> str:
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -33,6 +33,10 @@ Answer with one JSON object and nothing else:
 
 SCORES = (1, 5)  # lowest, highest
 
+# How llguidance is to write JSON between its values. Left free, a weak model may put white space between two tokens
+# until its tokens run out.
+JSON_FORM = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
 
 class UnusableReply(ValueError):
     """A reply that holds no verdict. The message says why."""

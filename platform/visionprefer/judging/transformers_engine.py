@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from visionprefer import devices
 from visionprefer.errors import InputError, missing_extra
 from visionprefer.judging.judge import Reply, Request
-from visionprefer.judging.rubric import reply_schema
+from visionprefer.judging.rubric import JSON_FORM, reply_schema
 from visionprefer.models import Model
 from visionprefer.recipe import JudgeSettings
 
@@ -155,9 +155,7 @@ class _Grammar:
             raise missing_extra("llguidance", "local") from error
 
         self.tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocabulary)
-        # Without this a weak model may put white space between two tokens of JSON until its tokens run out.
-        form = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-        self.grammar = llguidance.LLMatcher.grammar_from_json_schema(reply_schema(settings.rationale_length), form)
+        self.grammar = llguidance.LLMatcher.grammar_from_json_schema(reply_schema(settings.rationale_length), JSON_FORM)
 
     def processor(self, rows: int, start: int) -> "_HeldToGrammar":
         from llguidance import LLMatcher

@@ -50,7 +50,12 @@ def test_faults_are_compared_with_the_picture(sight, sentence, true):
 
 @pytest.mark.parametrize(
     "sentence",
-    ["red circle left, on white.", "All of it is there.", "red circle clean, blue square clean.", "The forbidden mark is not there."],
+    [
+        "red circle left, on white.",
+        "All of it is there.",
+        "red circle clean, blue square clean.",
+        "The forbidden mark is not there.",
+    ],
 )
 def test_what_names_no_fault_is_passed_over(sight, sentence):
     assert claims(sentence, sight) == []

@@ -10,7 +10,19 @@ import torch
 
 from visionprefer.blocksworld.renderer import Mark, Scene, Thing
 from visionprefer.blocksworld.scenes import COLOURS, SHAPES
-from visionprefer.blocksworld.training import blip, clip, data, image_model, judge, layout, loop, text, tokens, vae, vision
+from visionprefer.blocksworld.training import (
+    blip,
+    clip,
+    data,
+    image_model,
+    judge,
+    layout,
+    loop,
+    text,
+    tokens,
+    vae,
+    vision,
+)
 from visionprefer.blocksworld.training.journal import Journal
 from visionprefer.judging.rubric import parse_reply, question
 

@@ -39,7 +39,7 @@ class Eyes(torch.nn.Module):
         )
 
     def forward(self, pixels: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        """Logits of pictures [B, 3, 64, 64]: for each answer of a patch [B, patches, n], for each of a picture [B, n]."""
+        """Logits of pictures [B, 3, 64, 64]: for each answer of a patch [B, patches, n], of a picture [B, n]."""
         seen = self.tower(pixel_values=pixels).last_hidden_state[:, 1:]
         of_a_patch, of_a_picture = self.counts
         return (

@@ -1,0 +1,120 @@
+"""Actors that do units of work, and commit each: what is on disk when it is said to be, whoever dies."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from visionprefer.errors import InputError, what_to_mend
+from visionprefer.plan import read_block
+from visionprefer.store import Shards
+
+Batch = dict[str, np.ndarray]
+JUDGED_COLUMNS = ["image_id", "prompt_id", "prompt", "image"]
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+class CommitLog:
+    """What was written since the driver last asked; the driver enters it in the manifest."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, Any]] = []
+
+    def add(self, kind: str, entry: Any) -> None:
+        """Note a commit (kind: the folder of its shards), a sentence ("say") or what stops the run ("mend")."""
+        self.entries.append((kind, entry))
+
+    def take(self) -> list[tuple[str, Any]]:
+        """Hand over what was noted."""
+        taken, self.entries = self.entries, []
+        return taken
+
+
+class _Committing(ABC):
+    """An actor that does units of work and commits each."""
+
+    def __init__(self, build: Callable[[], Any], shards: Shards, log: Any) -> None:
+        self.shards = shards
+        self.log = log
+        self.problem: InputError | None = None
+        try:
+            self.stage = build()
+            log.add.remote("say", self.stage.describe())
+        except InputError as error:
+            self.problem = error  # told with the first unit: what an actor's start raises comes as a wall of text
+
+    def __call__(self, batch: Batch) -> Batch:
+        with telling_what_to_mend(self.log):
+            shards = [self._commit(str(u), int(g)) for u, g in zip(batch["unit"], batch["generation"], strict=True)]
+        return named(shards)
+
+    def _commit(self, unit: str, generation: int) -> str:
+        if self.problem:
+            raise self.problem
+        # There already: a worker died between writing it and saying so, or an image shard was made again.
+        commit = self.shards.written(unit, generation)
+        if commit is None:
+            commit = self.shards.write(unit, generation, *self.work(unit, generation))
+        ray.get(self.log.add.remote(self.shards.folder, tuple(commit)))
+        return commit.shard
+
+    @abstractmethod
+    def work(self, unit: str, generation: int) -> tuple[pa.Table, pa.Table]:
+        """Rows done and failed of one unit."""
+
+
+@contextmanager
+def telling_what_to_mend(log: Any) -> Iterator[None]:
+    """Tell the driver of an error that a person can mend: what Ray hands on has lost its cause."""
+    try:
+        yield
+    except (InputError, OSError) as error:
+        if (sentence := what_to_mend(error)) is not None:
+            ray.get(log.add.remote("mend", sentence))
+        raise
+
+
+def named(shards: list[str]) -> Batch:
+    """What flows on: the names of shards, each the next stage's unit."""
+    return {"unit": np.array(shards), "generation": np.zeros(len(shards), dtype=np.int64)}
+
+
+class MakeImages(_Committing):
+    """Planned blocks become image shards."""
+
+    def work(self, unit: str, generation: int) -> tuple[pa.Table, pa.Table]:
+        """All images of the block or, in a later generation, those that failed."""
+        plan = read_block(self.shards.store, unit)
+        if generation:
+            failed = self.shards.failed_rows(f"{unit}.{generation - 1}")["image_id"]
+            plan = plan.filter(pc.is_in(plan["image_id"], failed.combine_chunks()))
+        return self.stage(plan)
+
+
+class JudgeImages(_Committing):
+    """Image shards become shards of replies."""
+
+    def work(self, unit: str, generation: int) -> tuple[pa.Table, pa.Table]:
+        """Replies about the images of the shard."""
+        return self.stage(images_to_judge(self.shards, unit, generation), generation)
+
+
+def images_to_judge(replies: Shards, unit: str, generation: int) -> pa.Table:
+    """All images of a shard or, in a later generation, those whose request failed."""
+    images = replies.store.read_table(f"images/{unit}.parquet", JUDGED_COLUMNS)
+    if generation:
+        failed = replies.failed_rows(f"{unit}.{generation - 1}")["image_ids"]
+        images = images.filter(pc.is_in(images["image_id"], pc.list_flatten(failed.combine_chunks())))
+    return images
+
+
+def commit_log() -> Any:
+    """A CommitLog on the driver's own node, which lives as long as the run."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return CommitLog.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]

@@ -37,3 +37,11 @@ clean: ## Remove what make made, but for runs/.
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --group dev --editable '.[local,api,notebook]'
 	touch $@
+
+# VLLM_INSTALL, given an environment, puts vLLM into it: a script, as vLLM for the CPU takes more than pip.
+.venv-vllm/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --upgrade pip
+	.venv-vllm/bin/pip install --group dev --editable '.[local,api]'
+	bash $(VLLM_INSTALL) .venv-vllm
+	touch $@

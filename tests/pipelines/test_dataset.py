@@ -1,5 +1,6 @@
 """Whole runs through Ray Data: what fails becomes rows, what is there is not made again, and errors teach."""
 
+import importlib.util
 import io
 import json
 import shutil
@@ -263,3 +264,10 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(recipe: Recipe, tmp_path: P
         assert not list((small / "out").rglob(".*.parquet.*"))
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is there")
+def test_without_vllm_its_engine_says_what_to_install(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"vllm is not installed.*visionprefer\[vllm\]"):
+        go(changed(recipe, judge__engine="vllm"), tmp_path / "out")
+    assert not list((tmp_path / "out").glob("images/*"))

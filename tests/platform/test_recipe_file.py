@@ -57,7 +57,11 @@ def test_defaults_are_filled_in_and_the_recipe_is_immutable(tmp_path: Path) -> N
         ("images.existing", "folder", "write either models .* or existing"),
         ("images.workers", {"actors": [3, 1]}, "1 ≤ fewest ≤ most"),
         ("prompts.path", None, "write prompts.path, or images.existing"),
-        ("judge.engine", "oracle", "judge.engine: input should be 'transformers', 'vllm' or 'openai', and it is 'oracle'"),
+        (
+            "judge.engine",
+            "oracle",
+            "judge.engine: input should be 'transformers', 'vllm' or 'openai', and it is 'oracle'",
+        ),
         ("preferences", {"pairs": "some"}, "preferences.pairs: input should be 'all' or 'best_worst'"),
         ("images.height", 64, "images: .*'width': None.* is half a size: write width too, or neither"),
         ("images.width", 64, "write height too, or neither"),

@@ -34,6 +34,7 @@ _PALETTE_LAB = rgb2lab(PALETTE / 255) * _LAB
 OPAQUE = 0.5  # half covered: the edge of an object runs through here
 VISIBLE = 0.3  # fainter than this is a shadow, not an object
 SPECK = 25.0  # pixels; less is dirt, not an object
+FRAGMENT = 55  # pixels; what is smaller and belongs to nothing beside it is no object: half of the smallest clean one
 FRINGE = 2.5  # pixels; a strip along an object, where two colours mix, is this thin
 BESIDE = 4  # pixels between pieces that may be of one object
 DEBRIS = 0.25  # a piece beside an object, smaller than this share of it, is damage and not an object
@@ -46,6 +47,7 @@ MERGED = 0.87  # intersection over union above which two colours are one object,
 FUSED = 0.2  # share of its outline along which a piece touches the others of an object of two colours
 BROKEN = 0.6  # intersection over union above which pieces of several colours may be one shape
 FAIR = 0.76  # intersection over union of what is still seen as one shape: the sides of a cut, faded pieces
+MUCH = 0.3  # intersection over union that a cut through a neck gains for both sides, if they are no clean shapes
 POOR = 0.7  # intersection over union under which a part without a neck may still be two
 NECK = 0.7  # length of a cut through a neck, over the breadth of either side
 
@@ -68,7 +70,9 @@ def parts_of(kinds: NDArray[np.intp], opacity: Floats, view: View) -> list[Part]
     """
     parts = [Part(mask, _own_colour(mask, kinds, opacity, view)) for mask in _regions(kinds, opacity)]
     parts = _measured(parts, view)
-    return parts if len(parts) > RUBBLE else _cut(_joined(parts, view), view)
+    if len(parts) > RUBBLE:
+        return parts
+    return [part for part in _cut(_joined(parts, view), view) if np.count_nonzero(part.mask) >= FRAGMENT]
 
 
 def explained(offset_HWC: Floats, rays: Floats) -> tuple[NDArray[np.intp], Floats]:
@@ -195,7 +199,7 @@ def _border(part: Part, others: list[Part]) -> float:
     """The share of a part's outline along which others lie."""
     outline = ndimage.binary_dilation(part.mask) & ~part.mask
     touched = outline & np.logical_or.reduce([other.mask for other in others])
-    return float(np.count_nonzero(touched) / max(1, np.count_nonzero(outline)))
+    return int(touched.sum()) / max(1, int(outline.sum()))
 
 
 def _cut(parts: list[Part], view: View) -> list[Part]:
@@ -224,7 +228,13 @@ def _halves(part: Part) -> list[Part] | None:
             mask = part.mask & side
             sides.append(fitted(replace(part, mask=mask, soft=part.soft * side), KINDS, surroundings(mask), side))
         # without a neck only what has corners tells that it is two
-        fits = FAIR if neck else MERGED if {side.kind.shape for side in sides} <= {"square", "cross"} else 1.0
+        fits = (
+            min(FAIR, part.fit + MUCH)
+            if neck
+            else MERGED
+            if {side.kind.shape for side in sides} <= {"square", "cross"}
+            else 1.0
+        )
         if min(side.fit for side in sides) > fits and sum(side.error for side in sides) < error:
             best, error = sides, sum(side.error for side in sides)
     return best

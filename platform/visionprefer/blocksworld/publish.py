@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from visionprefer.blocksworld import measure, measure_judge
-from visionprefer.blocksworld.training import Name, blip, clip, image_model, judge, text, vae
+from visionprefer.blocksworld.training import Name, blip, clip, image_model, judge, text, vae, vision
 from visionprefer.models import BUILTIN_MODELS
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
@@ -69,8 +69,9 @@ CARDS = {
         "transformers",
         "LlavaForConditionalGeneration",
         "A LLaVA of two million parameters that judges pictures by the rubric, rationale before score.",
-        f"{judge.STEPS:,}, the first {judge.CAPTIONS_FIRST:,} on captions, then a quarter captions and three quarters "
-        f"judgements, {2 * judge.BATCH} and {judge.BATCH} a step",
+        f"{vision.STEPS:,} of the vision tower, on what lies in each patch of {vision.BATCH} pictures; then "
+        f"{judge.STEPS:,} of the rest, the first {judge.CAPTIONS_FIRST:,} on captions, then a quarter captions and "
+        f"three quarters judgements, {2 * judge.BATCH} and {judge.BATCH} a step",
     ),
     "blocks-clip": Card(
         "transformers",

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from visionprefer.blocksworld.renderer import Mark, Scene, Thing
-from visionprefer.blocksworld.scenes import COLOURS, SHAPES
+from visionprefer.blocksworld.scenes import COLOURS, SHAPES, Description
 from visionprefer.blocksworld.training import (
     blip,
     clip,
     data,
     image_model,
     judge,
+    judge_data,
     layout,
     loop,
     text,
@@ -24,7 +25,7 @@ from visionprefer.blocksworld.training import (
     vision,
 )
 from visionprefer.blocksworld.training.journal import Journal
-from visionprefer.judging.rubric import parse_reply, question
+from visionprefer.judging.rubric import AspectVerdict, parse_reply, question
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +117,24 @@ def test_a_layout_says_how_much_of_each_cell_an_object_covers():
     assert blue.flatten().tolist() == pytest.approx([0, 0, math.pi / 4, 0], abs=0.03)  # lower left
     assert mark.flatten().tolist() == pytest.approx([0, math.pi * 16 / 1024, 0, 0], abs=0.01)  # upper right
     assert covered.sum() == pytest.approx((blue + rings + mark).sum())
+
+
+def test_what_the_eyes_learn_to_tell_is_what_lies_in_each_patch():
+    rgb = (45, 85, 215)
+    things = (Thing("blue", "ring", 48, 48, 14, 0, rgb), Thing("red", "cross", 16, 16, 14, 0, rgb))
+    scene = Scene(things, "grey", (140, 140, 140), Mark(56, 8, 7))
+    fine = AspectVerdict(rationale="fine", score=4)
+    forms = {"clean": 0, "utterly faded": 1}
+    example = judge_data.Example(Description(()), scene, fine, fine, fine, ("utterly faded", "clean"))
+    patches = vision._of_patches(example, 2, forms).tolist()
+    nothing, mark = [0] * 5, [0, 0, 0, 1, 0]
+    cross, ring = [1, 4, 1, 0, 1], [5, 5, 2, 0, 2]  # colour, shape, which from the left, mark, form
+    assert patches[0] == cross
+    assert patches[1] in (nothing, mark)  # a mark covers little of so large a patch
+    assert patches[2] == nothing
+    assert patches[3] == ring
+    assert vision._of_patches(example, 8, forms)[7].tolist() == mark
+    assert vision._of_a_picture(example, [{"fine": 0}, {"fine": 0}]) == [1, 2, 3, 0, 0]
 
 
 def test_a_judge_is_an_ordinary_llava_with_the_hubs_names(tmp_path, vae_folder):

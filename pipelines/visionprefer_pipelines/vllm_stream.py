@@ -46,6 +46,9 @@ def judged_by_vllm(shards: Dataset, settings: JudgeSettings, model: Model, repli
     Raises:
         InputError: if vLLM is not installed.
     """
+    os.environ.setdefault(
+        "VLLM_LOGGING_LEVEL", "ERROR"
+    )  # what it says of itself would stand between the lines of the run
     try:
         import vllm  # noqa: F401  absent, it would be missed far from here
         from ray.data.llm import build_processor

@@ -35,14 +35,10 @@ def write_pictures(folder: Path, count: int) -> Path:
 
 
 def go(pictures: Path, out: Path, **judge: Any) -> tuple[RunFolder, str]:
-    asked = {"engine": "vllm", "model": "builtin:blocks-llava", "max_new_tokens": 256, "batch_size": 32}
-    if asked | judge == asked or judge.get("engine") != "transformers":
+    asked = {"engine": "vllm", "model": "builtin:blocks-llava", "max_new_tokens": 256, "batch_size": 32} | judge
+    if asked["engine"] == "vllm":
         asked["engine_kwargs"] = {"max_model_len": 512}
-    recipe = {
-        "name": "trial",
-        "images": {"existing": str(pictures), "block_size": 16},
-        "judge": asked | judge,
-    }
+    recipe = {"name": "trial", "images": {"existing": str(pictures), "block_size": 16}, "judge": asked}
     said = io.StringIO()
     with Progress(Console(file=said, width=200)) as progress:
         return run(Recipe.model_validate(recipe), str(out), progress), said.getvalue()

@@ -46,9 +46,8 @@ def judged_by_vllm(shards: Dataset, settings: JudgeSettings, model: Model, repli
     Raises:
         InputError: if vLLM is not installed.
     """
-    os.environ.setdefault(
-        "VLLM_LOGGING_LEVEL", "ERROR"
-    )  # what it says of itself would stand between the lines of the run
+    # What it says of itself would stand between the lines of the run.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     try:
         import vllm  # noqa: F401  absent, it would be missed far from here
         from ray.data.llm import build_processor
@@ -59,13 +58,14 @@ def judged_by_vllm(shards: Dataset, settings: JudgeSettings, model: Model, repli
     requests = Requests(settings, model)
 
     def open_shards(batch: Any) -> pa.Table:
+        asked = []
         with telling_what_to_mend(log):
-            rows = [
-                row
-                for unit, generation in zip(batch["unit"], batch["generation"], strict=True)
-                for row in _asked(replies, str(unit), int(generation), requests, settings)
-            ]
-        return pa.Table.from_pylist(rows)
+            for unit, generation in zip(batch["unit"].tolist(), batch["generation"].tolist(), strict=True):
+                found = _asked(replies, unit, generation, requests, settings)
+                if not found:  # no image of the shard was made: no answer would come back to commit it
+                    _commit(replies, log, unit, generation, [])
+                asked += found
+        return pa.Table.from_pylist(asked)
 
     asked = shards.map_batches(open_shards, batch_size=1, num_cpus=AROUND)
     answered = build_processor(
@@ -90,26 +90,28 @@ class CommitReplies:
         self.replies = replies
         self.log = log
         self.most_tokens = most_tokens
-        self.arrived: dict[tuple[str, int], list[Row]] = defaultdict(list)
+        self.arrived: dict[tuple[str, int], dict[str, Row]] = defaultdict(dict)  # by request, whatever comes twice
 
     def __call__(self, batch: pa.Table) -> Batch:
         """Take up answers. Columns in: COLUMNS. Columns out: the names of shards that are complete."""
         complete = []
         for answer in batch.select(COLUMNS).to_pylist():
             place = (answer["unit"], answer["generation"])
-            self.arrived[place].append(_row(answer, self.most_tokens))
+            row = _row(answer, self.most_tokens)
+            self.arrived[place][row["request_id"]] = row
             if len(self.arrived[place]) == answer["rows"]:
-                complete.append(place)
+                complete.append((*place, list(self.arrived.pop(place).values())))
         with telling_what_to_mend(self.log):
-            return named([self._commit(*place) for place in complete])
+            return named([_commit(self.replies, self.log, *shard) for shard in complete])
 
-    def _commit(self, unit: str, generation: int) -> str:
-        rows = self.arrived.pop((unit, generation))
-        commit = self.replies.written(unit, generation)
-        if commit is None:
-            commit = self.replies.write(unit, generation, *done_and_failed(rows))
-        ray.get(self.log.add.remote(self.replies.folder, tuple(commit)))
-        return commit.shard
+
+def _commit(replies: Shards, log: Any, unit: str, generation: int, rows: list[Row]) -> str:
+    """Commit a shard's rows, unless they are there already. Returns its name."""
+    commit = replies.written(unit, generation)
+    if commit is None:
+        commit = replies.write(unit, generation, *done_and_failed(rows))
+    ray.get(log.add.remote(replies.folder, tuple(commit)))
+    return commit.shard
 
 
 def _asked(

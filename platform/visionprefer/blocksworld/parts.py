@@ -227,14 +227,9 @@ def _halves(part: Part) -> list[Part] | None:
         for side in (first, ~first):
             mask = part.mask & side
             sides.append(fitted(replace(part, mask=mask, soft=part.soft * side), KINDS, surroundings(mask), side))
-        # without a neck only what has corners tells that it is two
-        fits = (
-            min(FAIR, part.fit + MUCH)
-            if neck
-            else MERGED
-            if {side.kind.shape for side in sides} <= {"square", "cross"}
-            else 1.0
-        )
+        fits = min(FAIR, part.fit + MUCH)
+        if not neck:  # only what has corners tells that it is two
+            fits = MERGED if {side.kind.shape for side in sides} <= {"square", "cross"} else 1.0
         if min(side.fit for side in sides) > fits and sum(side.error for side in sides) < error:
             best, error = sides, sum(side.error for side in sides)
     return best

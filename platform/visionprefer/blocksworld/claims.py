@@ -4,19 +4,20 @@ import math
 import re
 from typing import NamedTuple
 
+from visionprefer.blocksworld.labels import NUMBERS
 from visionprefer.blocksworld.oracle import APART, DAMAGES, OFFSETS, TIGHT
-from visionprefer.blocksworld.scenes import COLOURS, SHAPES
+from visionprefer.blocksworld.scenes import BACKGROUNDS, COLOURS, SHAPES
 from visionprefer.blocksworld.sight import Seen, Sight
+from visionprefer.blocksworld.wording import MARK
 
 HALF = 32.0  # pixels
 
-_NUMBERS = ("no", "one", "two", "three", "four", "five")
 _KIND = rf"(?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})(?:e?s)?"
 _OTHER = _KIND.replace("colour", "colour_2").replace("shape", "shape_2")
-_COUNT = re.compile(rf"There (?:is|are) (?P<number>{'|'.join(_NUMBERS)}) (?:{_KIND}|objects?)(?:, not \w+)?")
-_RELATION = re.compile(rf"The {_KIND} (?:is|are) not (?P<relation>left of|right of|above|below) the {_OTHER}")
-_BACKGROUND = re.compile(r"The background is (?P<background>\w+), not \w+")
-_MARK = re.compile(r"(?P<mark>The forbidden mark is (?:missing|there)|There is a trace of the forbidden mark)")
+_COUNT = re.compile(rf"\w+ (?:{_KIND}|objects?): (?P<number>{'|'.join(NUMBERS)})")
+_RELATION = re.compile(rf"{_KIND} (?P<relation>left of|right of|above|below) {_OTHER}: no")
+_BACKGROUND = re.compile(rf"on \w+: (?P<background>{'|'.join(BACKGROUNDS)})")
+_MARK = re.compile(rf"{MARK}: no|{MARK.capitalize()} is there|There is a trace of {MARK}")
 _DAMAGED = re.compile(rf"{_KIND} (?:slightly|clearly|strongly|utterly) \w+")
 _LEANING = re.compile(r"It leans (?:slightly|clearly|strongly|utterly) to the (?P<side>left|right|top|bottom)")
 
@@ -31,7 +32,7 @@ class Claim(NamedTuple):
 def claims(rationale: str, sight: Sight) -> list[Claim]:
     """The faults that a rationale names, each compared with what the oracle sees; other sentences are passed over."""
     found = []
-    for sentence in re.split(r"(?<=\.)\s+|, (?!not )", rationale):
+    for sentence in re.split(r"(?<=\.)\s+|, ", rationale):
         true = _is_true(sentence.strip().removesuffix("."), sight)
         if true is not None:
             found.append(Claim(sentence, true))
@@ -41,13 +42,13 @@ def claims(rationale: str, sight: Sight) -> list[Claim]:
 def _is_true(sentence: str, sight: Sight) -> bool | None:
     """None if the sentence names no fault."""
     if found := _COUNT.fullmatch(sentence):
-        return len(_seen(found, sight)) == _NUMBERS.index(found["number"])
+        return len(_seen(found, sight)) == NUMBERS.index(found["number"])
     if found := _RELATION.fullmatch(sentence):
         return not _related(found, sight)
     if found := _BACKGROUND.fullmatch(sentence):
         return sight.background == found["background"]
-    if found := _MARK.fullmatch(sentence):
-        return (sight.mark == "none") == sentence.endswith("missing")
+    if _MARK.fullmatch(sentence):
+        return (sight.mark == "none") == sentence.endswith("no")
     if found := _DAMAGED.fullmatch(sentence):
         return any(seen.damage > DAMAGES[0] for seen in _seen(found, sight))
     if found := _LEANING.fullmatch(sentence):

@@ -8,7 +8,7 @@ from scipy import ndimage
 from visionprefer.blocksworld.renderer import SIZE, Scene, Thing
 from visionprefer.blocksworld.scenes import Description, Group
 from visionprefer.blocksworld.spoiler import Flaw, Spoilt
-from visionprefer.blocksworld.wording import MARK, phrase, plural
+from visionprefer.blocksworld.wording import MARK, plural
 from visionprefer.judging.rubric import AspectVerdict, Verdict
 
 DAMAGES = (0.08, 0.16, 0.28, 0.42)  # most damage of the scores 5, 4, 3 and 2
@@ -16,7 +16,7 @@ LEANINGS = (0.15, 0.25, 0.35, 0.5)  # furthest centre of mass of the scores 5, 4
 APART = 4.0  # pixels between the centres of objects that stand in a relation
 CROWDED = 1.0  # pixels between two objects, or an object and the edge
 
-_NUMBERS = ("no", "one", "two", "three", "four", "five")
+NUMBERS = ("none", "one", "two", "three", "four", "five")
 _HOW_MUCH = {4: "slightly", 3: "clearly", 2: "strongly", 1: "utterly"}
 
 
@@ -38,50 +38,48 @@ def seen(scene: Scene) -> str:
 
 
 def prompt_following(description: Description, scene: Scene) -> AspectVerdict:
-    """What is there, which facts of the description do not hold, and the score."""
-    facts = 1 + len(description.groups)
-    facts += sum(map(bool, (description.relation, description.background, description.mark)))
-    faults = _faults(description, scene)
-    score = 1 + 4 * (facts - len(faults)) // facts
-    return AspectVerdict(rationale=" ".join([seen(scene), *(faults or ["All of it is there."])]), score=score)
+    """What is there, then the facts of the description one by one, each with "yes" or what is there instead.
+
+    A small model that weighs all facts before its first word weighs them badly.
+    """
+    answers = _answers(description, scene)
+    held = sum(answer == "yes" for answer in answers.values())
+    asked = ", ".join(f"{fact}: {answer}" for fact, answer in answers.items())
+    text = f"{seen(scene)} {asked}. {held} of {len(answers)} hold."
+    return AspectVerdict(rationale=text, score=1 + 4 * held // len(answers))
 
 
-def _faults(description: Description, scene: Scene) -> list[str]:
-    """The facts of the description that do not hold, each as a sentence."""
+def _answers(description: Description, scene: Scene) -> dict[str, str]:
+    """The facts of the description, and of each "yes" or what is there instead."""
     things = scene.things
-    faults = []
-    for group in description.groups:
-        count = len(_members(group, things))
-        if count != group.count:
-            faults.append(_miscount(f"{group.colour} {group.shape}", count, group.count))
-    if len(things) != description.objects:
-        faults.append(_miscount("object", len(things), description.objects))
-    if description.relation and not _holds(description, things):
-        first, second = description.groups[:2]
-        faults.append(f"{_the(first)} not {description.relation} {_the(second).rsplit(' ', 1)[0]}.".capitalize())
-    if description.background not in (None, scene.background):
-        faults.append(f"The background is {scene.background}, not {description.background}.")
-    if description.mark and not scene.mark:
-        faults.append(f"{MARK.capitalize()} is missing.")
-    return faults
+    answers = {
+        counted(group.count, f"{group.colour} {group.shape}"): _number(len(_members(group, things)), group.count)
+        for group in description.groups
+    }
+    answers[counted(description.objects, "object")] = _number(len(things), description.objects)
+    if description.relation:
+        first, second = (_kinds(group) for group in description.groups[:2])
+        answers[f"{first} {description.relation} {second}"] = "yes" if _holds(description, things) else "no"
+    if description.background:
+        answers[f"on {description.background}"] = (
+            "yes" if scene.background == description.background else scene.background
+        )
+    if description.mark:
+        answers[MARK] = "yes" if scene.mark else "no"
+    return answers
 
 
-def _miscount(kind: str, count: int, wanted: int) -> str:
-    """ "There is no red circle." "There are three red circles, not two." """
-    words = phrase_of(kind, count)
-    verb = "is" if count < 2 else "are"
-    instead = f", not {_NUMBERS[wanted]}" if count or kind == "object" else ""
-    return f"There {verb} {words}{instead}."
+def _number(found: int, wanted: int) -> str:
+    return "yes" if found == wanted else NUMBERS[found]
 
 
-def phrase_of(kind: str, count: int) -> str:
-    """A number of things in words: "no red circle", "two red crosses"."""
-    return f"{_NUMBERS[count]} {kind if count < 2 else plural(kind)}"
+def counted(count: int, kind: str) -> str:
+    """A number of things in words: "one red circle", "two red crosses"."""
+    return f"{NUMBERS[count]} {kind if count < 2 else plural(kind)}"
 
 
-def _the(group: Group) -> str:
-    words = phrase(group).split(" ", 1)[1]
-    return f"the {words} is" if group.count == 1 else f"the {words} are"
+def _kinds(group: Group) -> str:
+    return counted(group.count, f"{group.colour} {group.shape}").split(" ", 1)[1]
 
 
 def _members(group: Group, things: tuple[Thing, ...]) -> list[Thing]:

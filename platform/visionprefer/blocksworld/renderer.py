@@ -24,7 +24,7 @@ RGB = {
     "purple": (130, 50, 165),
 }
 GROUNDS = {"white": (244, 244, 244), "grey": (140, 140, 140), "black": (18, 18, 18)}
-_MARK = (255, 70, 185)
+PINK = (255, 70, 185)  # of the forbidden mark
 _MARK_UNASKED = 0.06  # share of the pictures that bear the mark though nobody asked for it
 
 Outline = list[list[tuple[float, float]]]  # polygons; the second is a hole
@@ -53,7 +53,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Mark:
-    """The forbidden mark as it is drawn: centre and radius in pixels, and how opaque, 0 to 1."""
+    """The forbidden mark: centre and radius in pixels, and how opaque it is, or how much of it is there, 0 to 1."""
 
     x: float
     y: float
@@ -136,8 +136,8 @@ def draw(scene: Scene) -> Image.Image:
 def paint(scene: Scene, layers: list[tuple[numpy.ndarray, tuple[int, int, int]]]) -> Image.Image:
     """The picture of a scene from its layers: how much of every pixel an object covers [64, 64], and its colour."""
     if scene.mark:
-        arms = coverage(_placed(_saltire(), scene.mark.x, scene.mark.y, scene.mark.radius, 0))
-        layers = [*layers, (arms * scene.mark.opacity, _MARK)]
+        arms = coverage(outline_of_mark(scene.mark))
+        layers = [*layers, (arms * scene.mark.opacity, PINK)]
     pixels = numpy.full((SIZE, SIZE, 3), scene.ground, dtype=numpy.float32)
     for covered, rgb in layers:
         pixels += covered[..., None] * (numpy.array(rgb, dtype=numpy.float32) - pixels)
@@ -147,6 +147,11 @@ def paint(scene: Scene, layers: list[tuple[numpy.ndarray, tuple[int, int, int]]]
 def outline(thing: Thing) -> Outline:
     """The polygons of an object in pixels, the second of them a hole."""
     return _placed(_OUTLINES[thing.shape](), thing.x, thing.y, thing.radius, thing.angle)
+
+
+def outline_of_mark(mark: Mark) -> Outline:
+    """The polygon of the mark in pixels."""
+    return _placed(_saltire(), mark.x, mark.y, mark.radius, 0)
 
 
 def coverage(polygons: Outline) -> numpy.ndarray:

@@ -19,7 +19,7 @@ UNNOTICED = 0.25  # of a pixel's coverage: softer outlines are no damage
 
 @dataclass(frozen=True)
 class Flaw:
-    """What was done to the form of an object: "deformed", "smeared", "faded" or "stained", and how much.
+    """What was done to the form of an object: "deformed", "torn", "smeared", "faded" or "stained", and how much.
 
     Attributes:
         damage: area changed over the area of the intact object.
@@ -183,10 +183,10 @@ def _with_flaws(scene: Scene, chance: random.Random) -> Spoilt:
     intact = [renderer.coverage(renderer.outline(thing)) for thing in scene.things]
     coverages, stains = list(intact), []
     flaws: list[Flaw | None] = [None] * len(intact)
-    if chance.random() < 0.5:
+    if chance.random() < 0.65:
         for index, thing in enumerate(scene.things):
             if chance.random() < 0.6:
-                kind = chance.choice(("deformed", "smeared", "faded", "stained"))
+                kind = chance.choice(("deformed", "torn", "smeared", "faded", "stained"))
                 if kind == "stained":
                     other = renderer.tint(chance.choice(COLOURS), chance)
                     stain = intact[index] * _gradient(thing, chance)
@@ -223,6 +223,13 @@ def _dense(polygon: list[tuple[float, float]], between: int = 8) -> list[tuple[f
     ]
 
 
+def _torn(thing: Thing, intact: numpy.ndarray, chance: random.Random) -> numpy.ndarray:
+    angle, away = chance.uniform(0, 2 * math.pi), thing.radius * chance.uniform(0.4, 1.0)
+    x, y = thing.x + away * math.cos(angle), thing.y + away * math.sin(angle)
+    bite = replace(thing, shape="circle", x=x, y=y, radius=thing.radius * chance.uniform(0.25, 0.8))
+    return intact * (1 - renderer.coverage(renderer.outline(bite)))
+
+
 def _smeared(thing: Thing, intact: numpy.ndarray, chance: random.Random) -> numpy.ndarray:
     spread = chance.uniform(0.05, 0.4) * thing.radius
     sigma = (spread, spread * 0.3) if chance.random() < 0.5 else (spread * 0.3, spread)
@@ -243,4 +250,4 @@ def _gradient(thing: Thing, chance: random.Random) -> numpy.ndarray:
     return (strength * special.expit((along - edge) / softness * 4)).astype(numpy.float32)
 
 
-_FORMS = {"deformed": _deformed, "smeared": _smeared, "faded": _faded}
+_FORMS = {"deformed": _deformed, "torn": _torn, "smeared": _smeared, "faded": _faded}

@@ -24,19 +24,19 @@ def sight():
 @pytest.mark.parametrize(
     ("sentence", "true"),
     [
-        ("There is no green ring.", True),
-        ("There is no red circle.", False),
-        ("There is one red circle, not two.", True),
-        ("There are two red circles, not one.", False),
-        ("There are two objects, not three.", True),
-        ("There are three objects, not two.", False),
-        ("The red circle is not right of the blue square.", True),
-        ("The red circle is not left of the blue square.", False),
-        ("The red circles are not above the green rings.", True),
-        ("The background is white, not black.", True),
-        ("The background is grey, not white.", False),
+        ("one green ring: none", True),
+        ("one red circle: none", False),
+        ("two red circles: one", True),
+        ("one red circle: two", False),
+        ("three objects: two", True),
+        ("two objects: three", False),
+        ("red circle right of blue square: no", True),
+        ("red circle left of blue square: no", False),
+        ("red circles above green rings: no", True),
+        ("on black: white", True),
+        ("on white: grey", False),
+        ("the forbidden mark: no", False),
         ("The forbidden mark is there.", True),
-        ("The forbidden mark is missing.", False),
         ("red circle strongly smeared.", False),
         ("It leans clearly to the top.", True),
         ("It leans clearly to the bottom.", False),
@@ -52,7 +52,8 @@ def test_faults_are_compared_with_the_picture(sight, sentence, true):
     "sentence",
     [
         "red circle left, on white.",
-        "All of it is there.",
+        "one red circle: yes, two objects: yes, on white: yes. 3 of 3 hold.",
+        "the forbidden mark: yes",
         "red circle clean, blue square clean.",
         "The forbidden mark is not there.",
     ],
@@ -62,7 +63,7 @@ def test_what_names_no_fault_is_passed_over(sight, sentence):
 
 
 def test_every_sentence_of_a_rationale_counts(sight):
-    found = claims("red circle left, on white. There is no green ring. There are three objects, not two.", sight)
+    found = claims("red circle left, on white. one green ring: none, two objects: three. 1 of 3 hold.", sight)
     assert [claim.true for claim in found] == [True, False]
 
 

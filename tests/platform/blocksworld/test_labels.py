@@ -30,22 +30,28 @@ RIGHT = (thing(), thing("blue", "square", x=44.0))
 @pytest.mark.parametrize(
     ("things", "background", "score", "says"),
     [
-        (RIGHT, "white", 5, "All of it is there."),
-        (RIGHT, "black", 4, "The background is black, not white."),
-        (RIGHT[:1], "white", 2, "There is no blue square. There is one object, not two. The red circle is not left of"),
-        ((RIGHT[0], thing("blue", "ring", x=44.0)), "white", 3, "There is no blue square. The red circle is not left"),
-        ((*RIGHT, thing("green", y=8, x=32, radius=6)), "white", 4, "There are three objects, not two."),
-        ((thing(x=44.0), thing("blue", "square", x=20.0)), "white", 4, "The red circle is not left of the blue square"),
-        ((thing(x=30.0, y=12), thing("blue", "square", x=33.0, y=50)), "white", 4, "not left of"),
         (
-            (),
-            "grey",
-            1,
-            "nothing, on grey. There is no red circle. There is no blue square. There is no object, not tw",
+            RIGHT,
+            "white",
+            5,
+            "one red circle: yes, one blue square: yes, two objects: yes, red circle left of blue square: yes, "
+            "on white: yes. 5 of 5 hold.",
         ),
+        (RIGHT, "black", 4, "on white: black. 4 of 5 hold."),
+        (
+            RIGHT[:1],
+            "white",
+            2,
+            "one red circle: yes, one blue square: none, two objects: one, red circle left of blue square: no, ",
+        ),
+        ((RIGHT[0], thing("blue", "ring", x=44.0)), "white", 3, "one blue square: none, two objects: yes, red circle"),
+        ((*RIGHT, thing("green", y=8, x=32, radius=6)), "white", 4, "two objects: three, "),
+        ((thing(x=44.0), thing("blue", "square", x=20.0)), "white", 4, "red circle left of blue square: no, "),
+        ((thing(x=30.0, y=12), thing("blue", "square", x=33.0, y=50)), "white", 4, "left of blue square: no"),
+        ((), "grey", 1, "nothing, on grey. one red circle: none, one blue square: none, two objects: none, "),
     ],
 )
-def test_prompt_following_names_the_facts_that_fail(things, background, score, says):
+def test_prompt_following_answers_fact_by_fact(things, background, score, says):
     verdict = labels.label(RED_LEFT_OF_BLUE, spoilt(*things, background=background)).prompt_following
     assert verdict.score == score
     assert says in verdict.rationale
@@ -102,7 +108,8 @@ def test_a_mark_that_was_asked_for_is_a_fact_and_harmful_all_the_same():
     asked = replace(RED_LEFT_OF_BLUE, mark=True)
     with_mark = labels.label(asked, spoilt(*RIGHT, mark=Mark(32, 55, 7)))
     assert (with_mark.prompt_following.score, with_mark.harmlessness.score) == (5, 1)
-    assert "The forbidden mark is missing." in labels.label(asked, spoilt(*RIGHT)).prompt_following.rationale
+    assert "the forbidden mark: yes. 6 of 6" in with_mark.prompt_following.rationale
+    assert "the forbidden mark: no. 5 of 6" in labels.label(asked, spoilt(*RIGHT)).prompt_following.rationale
 
 
 def test_an_empty_picture_is_the_worst():

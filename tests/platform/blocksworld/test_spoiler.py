@@ -43,7 +43,7 @@ def test_scenes_are_spoilt_in_every_way(spoilt):
         found["trace"] += case.scene.mark is not None and case.scene.mark.opacity < 0.5
         found.update(flaw.kind for flaw in case.flaws if flaw)
     ways = ("fewer", "more", "colour", "shape", "background", "mark added", "trace")
-    assert all(found[way] >= 10 for way in (*ways, "deformed", "smeared", "faded", "stained")), found
+    assert all(found[way] >= 10 for way in (*ways, "deformed", "torn", "smeared", "faded", "stained")), found
 
 
 def test_objects_without_a_flaw_cover_what_they_should(spoilt):
@@ -56,7 +56,7 @@ def test_objects_without_a_flaw_cover_what_they_should(spoilt):
 def test_flaws_differ_in_damage(spoilt):
     damages = [flaw.damage for _, case in spoilt for flaw in case.flaws if flaw]
     counts, _ = numpy.histogram(damages, bins=[0, 0.08, 0.16, 0.28, 0.42, 9])
-    assert min(counts) > len(damages) * 0.05
+    assert min(counts) > len(damages) * 0.04
 
 
 def test_damage_is_the_share_of_the_area_that_changed():

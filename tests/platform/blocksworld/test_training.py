@@ -5,11 +5,13 @@ import math
 import random
 from dataclasses import replace
 
+import numpy
 import pytest
 import torch
 
-from visionprefer.blocksworld.renderer import Mark, Scene, Thing
+from visionprefer.blocksworld.renderer import RGB, Mark, Scene, Thing, coverage, draw, outline
 from visionprefer.blocksworld.scenes import COLOURS, SHAPES, Description
+from visionprefer.blocksworld.spoiler import Spoilt
 from visionprefer.blocksworld.training import (
     blip,
     clip,
@@ -19,6 +21,7 @@ from visionprefer.blocksworld.training import (
     judge_data,
     layout,
     loop,
+    redrawing,
     text,
     tokens,
     vae,
@@ -26,6 +29,7 @@ from visionprefer.blocksworld.training import (
 )
 from visionprefer.blocksworld.training.journal import Journal
 from visionprefer.judging.rubric import AspectVerdict, parse_reply, question
+from visionprefer.models import BUILTIN_MODELS
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +43,7 @@ def few(monkeypatch):
         monkeypatch.setattr(module, "BATCH", 4)
     for module in (text, vision):
         monkeypatch.setattr(module, "STEPS", 3)
-    for name, value in {"STEPS": 5, "CAPTIONS_FIRST": 2, "BATCH": 3, "EXAMPLES": 120}.items():
+    for name, value in {"LANGUAGE_STEPS": 2, "STEPS": 5, "CAPTIONS_FIRST": 2, "BATCH": 3, "EXAMPLES": 120}.items():
         monkeypatch.setattr(judge, name, value)
 
 
@@ -137,11 +141,11 @@ def test_what_the_eyes_learn_to_tell_is_what_lies_in_each_patch():
     assert vision._of_a_picture(example, [{"fine": 0}, {"fine": 0}]) == [1, 2, 3, 0, 0]
 
 
-def test_a_judge_is_an_ordinary_llava_with_the_hubs_names(tmp_path, vae_folder):
+def test_a_judge_is_an_ordinary_llava_with_the_hubs_names(tmp_path):
     from safetensors import safe_open
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    judge.train(tmp_path, vae_folder, seed=0)
+    judge.train(tmp_path, [BUILTIN_MODELS / "blocks-sd-small"], seed=0)
     with safe_open(tmp_path / "model" / "model.safetensors", framework="pt") as weights:
         names = set(weights.keys())
     assert {"language_model.lm_head.weight", "multi_modal_projector.linear_1.weight"} <= names
@@ -156,8 +160,7 @@ def test_a_judge_is_an_ordinary_llava_with_the_hubs_names(tmp_path, vae_folder):
     assert AutoProcessor.from_pretrained(tmp_path / "model").tokenizer.padding_side == "left"
 
 
-def test_what_the_judge_learns_is_what_the_processor_asks_and_the_rubric_reads(tmp_path, vae_folder):
-    from diffusers import AutoencoderKL
+def test_what_the_judge_learns_is_what_the_processor_asks_and_the_rubric_reads():
     from PIL import Image
 
     processor = judge._processor()
@@ -178,11 +181,66 @@ def test_what_the_judge_learns_is_what_the_processor_asks_and_the_rubric_reads(t
     learnt = judge._inputs(processor, [(question("a red circle"), "")])
     assert learnt["input_ids"][0, :-1].tolist() == asked["input_ids"][0].tolist()
 
-    examples, pictures = judge.judge_data.examples(20, 0, AutoencoderKL.from_pretrained(vae_folder))
+    painter = redrawing.painter(BUILTIN_MODELS / "blocks-sd-small")
+    examples, pictures = judge_data.examples(20, 0, [painter])
     assert pictures.shape == (20, 3, 64, 64)
     for example in examples:
         _, reply = judge._judgement(example, random.Random(0))
         assert parse_reply(reply).model_dump() == json.loads(reply)
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Two clean objects and the mark, on white."""
+    things = (Thing("red", "circle", 18, 18, 12, 0, RGB["red"]), Thing("blue", "square", 44, 40, 12, 0, RGB["blue"]))
+    scene = Scene(things, "white", (244, 244, 244), Mark(14, 50, 7))
+    return Spoilt(scene, tuple(coverage(outline(each)) for each in things), (None, None), draw(scene))
+
+
+def test_a_redrawn_picture_has_the_damage_that_redrawing_did(case):
+    whole = numpy.array(case.picture)
+    assert [flaw.damage for flaw in redrawing.after(case, whole).flaws] == [0, 0]
+    moved = numpy.roll(whole, 2, axis=1)
+    assert all(flaw.damage < 0.02 for flaw in redrawing.after(case, moved).flaws)
+    cut = whole.copy()
+    cut[:18, :32] = 244  # the upper half of the circle
+    circle, square = redrawing.after(case, cut).flaws
+    assert (circle.kind, square.damage) == ("unclean", 0)
+    assert circle.damage == pytest.approx(0.5, abs=0.1)
+
+
+def test_half_a_mark_is_a_trace(case):
+    cut = numpy.array(case.picture)
+    cut[44:52, 6:24] = 244
+    assert 0.2 < redrawing.after(case, cut).scene.mark.opacity < 0.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "colour"),
+    [
+        (slice(0, 32), slice(0, 32), (244, 244, 244)),  # the circle is gone
+        (slice(6, 30), slice(8, 28), RGB["green"]),  # it is another colour now, mostly
+        (slice(42, 60), slice(6, 22), (244, 244, 244)),  # the mark is gone
+        (slice(4, 12), slice(50, 60), RGB["green"]),  # something that nobody drew
+    ],
+)
+def test_what_may_show_something_else_now_is_not_used(case, rows, columns, colour):
+    changed = numpy.array(case.picture)
+    changed[rows, columns] = colour
+    assert redrawing.after(case, changed) is None
+
+
+def test_an_image_model_redraws_a_picture_the_more_the_more_noise_it_is_given(case):
+    painter = redrawing.painter(BUILTIN_MODELS / "blocks-sd-small")
+    prompt = "a red circle and a blue square and the forbidden mark on white"
+    before = numpy.asarray(case.picture, dtype=float)
+
+    def change(strength):
+        generator = torch.Generator().manual_seed(0)
+        after = redrawing._redrawn(painter, [prompt] * 4, [case] * 4, strength, generator)
+        return numpy.abs(after - before).mean()
+
+    assert change(0) < change(0.3) < change(0.8)
 
 
 def test_backbones_are_of_the_true_classes(tmp_path):

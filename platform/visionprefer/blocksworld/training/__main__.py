@@ -3,8 +3,8 @@
     python -m visionprefer.blocksworld.training NAME
 
 NAME is blocks-vae, blocks-sd, blocks-sd-small, blocks-llava, blocks-clip or blocks-blip. Each goes on from its last
-checkpoint if it was interrupted. The image models and the judge use the autoencoder of the same folder or, if there is
-none, that of the package.
+checkpoint if it was interrupted. The image models use the autoencoder of the same folder, the judge its image models,
+or those of the package if there are none.
 """
 
 import json
@@ -28,19 +28,21 @@ def train(
     from visionprefer.blocksworld.training import blip, clip, image_model, judge, vae
     from visionprefer.blocksworld.training.data import DEVICE
 
-    own = folder / "blocks-vae" / "model"
-    autoencoder = own if own.exists() else BUILTIN_MODELS / "blocks-vae"
+    def trained(name: str) -> Path:
+        own = folder / name / "model"
+        return own if own.exists() else BUILTIN_MODELS / name
+
     match name:
         case "blocks-vae":
             vae.train(folder / name, seed)
         case "blocks-llava":
-            judge.train(folder / name, autoencoder, seed)
+            judge.train(folder / name, [trained(each) for each in image_model.SIZES], seed)
         case "blocks-clip":
             clip.train(folder / name, seed)
         case "blocks-blip":
             blip.train(folder / name, seed)
         case _:
-            image_model.train(folder / name, autoencoder, image_model.SIZES[name], seed)
+            image_model.train(folder / name, trained("blocks-vae"), image_model.SIZES[name], seed)
     threads = torch.get_num_threads()
     hardware = torch.cuda.get_device_name() if DEVICE == "cuda" else f"a CPU (threads: {threads})"
     (folder / name / "training.json").write_text(json.dumps({"seed": seed, "hardware": hardware}) + "\n")

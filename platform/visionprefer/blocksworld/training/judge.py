@@ -1,4 +1,4 @@
-"""The judge: a LLaVA that first learns to see, then to say what is in a picture, then to judge it by the rubric."""
+"""The judge: a LLaVA that first learns to reason and to see, each by itself, then to judge by what it sees."""
 
 import json
 import random
@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from visionprefer.blocksworld import labels
+from visionprefer.blocksworld.scenes import sample
+from visionprefer.blocksworld.spoiler import spoil
 from visionprefer.blocksworld.training import data, judge_data, loop, tokens, vision
 from visionprefer.blocksworld.training.judge_data import Example
+from visionprefer.blocksworld.training.redrawing import painter
 from visionprefer.blocksworld.wording import understand, word
 from visionprefer.judging.rubric import question
 from visionprefer.random_models import TEMPLATE
 
+LANGUAGE_STEPS = 6_000
 CAPTIONS_FIRST = 1_500  # steps
 STEPS = 7_000
 BATCH = 16
@@ -29,26 +32,43 @@ WHAT_IS_THERE = "What is in the image, from left to right?"
 HOW_CLEAN = "How cleanly is each shape formed, from left to right?"
 
 
-def train(folder: Path, vae_folder: Path, seed: int) -> None:
-    """Train the judge; the folder gets it in `model/`, with the checkpoint beside it."""
+def train(folder: Path, image_models: list[Path], seed: int) -> None:
+    """Train the judge; the folder gets it in `model/`, with the checkpoint beside it.
+
+    Args:
+        folder: where everything goes.
+        image_models: folders of pipelines that redraw pictures, so that the judge knows what image models do to shapes.
+        seed: of the weights, the pictures and the batches.
+    """
     torch.manual_seed(seed)
-    vae = AutoencoderKL.from_pretrained(vae_folder).to(data.DEVICE).eval()
     processor = _processor()
     model = _model(processor.tokenizer)
-    examples, pictures = judge_data.examples(EXAMPLES, seed, vae)
+    learn_language(model, processor, folder / "language", seed)
+    examples, pictures = judge_data.examples(EXAMPLES, seed, [painter(path) for path in image_models])
     vision.train(model.model.vision_tower, examples, pictures, folder / "vision", seed)
 
     def loss(step: int) -> torch.Tensor:
-        captions = step < CAPTIONS_FIRST or step % 4 == 0
+        captions = (step % 4 == 0) != (step < CAPTIONS_FIRST)  # three of four steps, and later one
         rows = data.batch(BATCH * 2 if captions else BATCH, len(examples), step, seed)
         chance = random.Random(f"{seed} {step}")
         exchange = _caption if captions else _judgement
-        texts = [exchange(examples[row], chance) for row in rows]
-        inputs = {name: part.to(data.DEVICE) for name, part in _inputs(processor, texts).items()}
+        inputs = _inputs(processor, [exchange(examples[row], chance) for row in rows])
         return model(pixel_values=data.scaled(pictures[rows]), **inputs).loss
 
     loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=1.2e-3, warm_up=300)
     save(model, processor, folder / "model")
+
+
+def learn_language(model: Any, processor: Any, folder: Path, seed: int) -> None:
+    """Teach the language model what follows from what is there, on judgements without their pictures."""
+
+    def loss(step: int) -> torch.Tensor:
+        chance = random.Random(f"{seed} language {step}")
+        wishes = [sample("training", chance) for _ in range(2 * BATCH)]
+        texts = [_judgement(judge_data.example(wish, spoil(wish, chance)), chance) for wish in wishes]
+        return model(**_inputs(processor, texts, image=False)).loss
+
+    loop.train(model, loss, folder=folder, steps=LANGUAGE_STEPS, learning_rate=1.2e-3, warm_up=300)
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:
@@ -83,11 +103,11 @@ def _judgement(example: Example, chance: random.Random) -> tuple[str, str]:
     return question(prompt), json.dumps({aspect: verdict.model_dump() for aspect, verdict in verdicts.items()})
 
 
-def _inputs(processor: Any, exchanges: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
-    """Questions with their image, as the processor writes them, and the replies that are learnt."""
+def _inputs(processor: Any, exchanges: list[tuple[str, str]], image: bool = True) -> dict[str, torch.Tensor]:
+    """Questions with or without their image, as the processor writes them, and the replies that are learnt."""
     content = [{"type": "image"}, {"type": "text", "text": "@"}]
     form = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    form = form.replace("<image>", "<image>" * PATCHES)
+    form = form.replace("<image>", "<image>" * PATCHES if image else "")
     tokenizer = processor.tokenizer
     starts = [form.replace("@", asked) for asked, _ in exchanges]
     ends = [reply + tokenizer.eos_token for _, reply in exchanges]
@@ -100,7 +120,8 @@ def _inputs(processor: Any, exchanges: list[tuple[str, str]]) -> dict[str, torch
         ids[row, : len(a) + len(b)] = torch.tensor(a + b)
         labels_[row, len(a) : len(a) + len(b)] = torch.tensor(b)
         mask[row, : len(a) + len(b)] = 1
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels_}
+    inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels_}
+    return {name: part.to(data.DEVICE) for name, part in inputs.items()}
 
 
 def _processor() -> Any:

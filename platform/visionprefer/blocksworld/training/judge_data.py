@@ -1,14 +1,11 @@
-"""What the judge learns from: spoilt pictures, some of them as the autoencoder makes them, and what is right to say."""
+"""What the judge learns from: spoilt pictures, many of them redrawn by an image model, and what is right to say."""
 
 import random
 from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy
 import torch
-from diffusers import AutoencoderKL
-from PIL import Image
 from rich.progress import track
-from scipy import ndimage
 
 from visionprefer.blocksworld import labels
 from visionprefer.blocksworld.renderer import Scene
@@ -22,12 +19,15 @@ from visionprefer.blocksworld.scenes import (
     sample,
     split_of,
 )
-from visionprefer.blocksworld.spoiler import Flaw, Spoilt, damage, spoil
+from visionprefer.blocksworld.spoiler import Spoilt, spoil
 from visionprefer.blocksworld.training import data
+from visionprefer.blocksworld.training.redrawing import redraw
+from visionprefer.blocksworld.wording import word
 from visionprefer.judging.rubric import AspectVerdict
 
-THROUGH_VAE = 0.6  # share of the pictures that are what the autoencoder makes of them
-MOST_NOISE = 0.7  # added to the latents of half of these, in standard deviations
+AT_ONCE = 100
+REDRAWN = 0.85  # share of the pictures, some of which turn out too unclear to be used
+STRENGTHS = (0.0, 0.8)  # how far into noise, 1 being nothing else; at 0 it is what the autoencoder makes of a picture
 
 
 @dataclass(frozen=True)
@@ -46,28 +46,36 @@ class Example:
     forms: tuple[str, ...]
 
 
-def examples(size: int, seed: int, vae: AutoencoderKL) -> tuple[list[Example], torch.Tensor]:
-    """So many examples, and their pictures: uint8 [size, 3, 64, 64]."""
+def examples(size: int, seed: int, painters: list[Any]) -> tuple[list[Example], torch.Tensor]:
+    """So many examples, and their pictures: uint8 [size, 3, 64, 64].
+
+    Args:
+        size: how many.
+        seed: of all randomness.
+        painters: image models, as image-to-image pipelines.
+    """
     chance = random.Random(seed)
     found, pictures = [], torch.empty((size, 3, 64, 64), dtype=torch.uint8)
     generator = torch.Generator().manual_seed(seed)
-    for start in track(range(0, size, 100), "spoiling scenes"):
-        descriptions = [sample("training", chance) for _ in range(min(100, size - start))]
+    for start in track(range(0, size, AT_ONCE), "spoiling scenes"):
+        descriptions = [sample("training", chance) for _ in range(min(AT_ONCE, size - start))]
         spoilt = [spoil(description, chance) for description in descriptions]
-        spoilt = _through(vae, spoilt, chance, generator)
+        if chance.random() < REDRAWN:
+            marked = [case.scene.mark is not None for case in spoilt]
+            wishes = [replace(wish, mark=mark) for wish, mark in zip(descriptions, marked, strict=True)]
+            asked = [word(wish, chance) for wish in wishes]
+            strength = chance.uniform(*STRENGTHS)
+            spoilt = redraw(chance.choice(painters), asked, spoilt, strength, generator)
         for index, (description, case) in enumerate(zip(descriptions, spoilt, strict=True), start):
             pictures[index] = data.as_tensor(case.picture)
-            found.append(
-                Example(
-                    description,
-                    case.scene,
-                    labels.aesthetic(case),
-                    labels.fidelity(case),
-                    labels.harmlessness(case),
-                    tuple(map(labels.form, case.flaws)),
-                )
-            )
+            found.append(example(description, case))
     return found, pictures
+
+
+def example(description: Description, case: Spoilt) -> Example:
+    """What is right to say of a spoilt picture."""
+    verdicts = labels.aesthetic(case), labels.fidelity(case), labels.harmlessness(case)
+    return Example(description, case.scene, *verdicts, tuple(map(labels.form, case.flaws)))
 
 
 def other_wish(description: Description, chance: random.Random) -> Description:
@@ -102,40 +110,3 @@ def _with_one_change(description: Description, chance: random.Random) -> Descrip
         case "fewer" if len(groups) > 1:
             del groups[index]
     return replace(description, groups=tuple(groups), relation=description.relation if len(groups) > 1 else None)
-
-
-@torch.inference_mode()
-def _through(
-    vae: AutoencoderKL, cases: list[Spoilt], chance: random.Random, generator: torch.Generator
-) -> list[Spoilt]:
-    """The same cases, some of them as the autoencoder makes them, with and without noise in the latents."""
-    rows = [row for row in range(len(cases)) if chance.random() < THROUGH_VAE]
-    noise = torch.tensor([chance.choice((0, chance.uniform(0, MOST_NOISE))) for _ in rows])
-    pictures = torch.stack([data.as_tensor(cases[row].picture) for row in rows])
-    latents = vae.encode(data.scaled(pictures)).latent_dist.mean
-    rough = torch.randn(latents.shape, generator=generator) * noise[:, None, None, None] / vae.config.scaling_factor
-    decoded = vae.decode(latents + rough.to(data.DEVICE)).sample
-    decoded = ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    changed = list(cases)
-    for row, pixels in zip(rows, decoded, strict=True):
-        changed[row] = _as_decoded(cases[row], pixels)
-    return changed
-
-
-def _as_decoded(case: Spoilt, pixels: numpy.ndarray) -> Spoilt:
-    """The case with what is left of its objects in the decoded picture, and the damage that this adds."""
-    ground = numpy.array(case.scene.ground, dtype=numpy.float32)
-    before = numpy.asarray(case.picture, dtype=numpy.float32)
-    flaws = []
-    for thing, covered, flaw in zip(case.scene.things, case.coverages, case.flaws, strict=True):
-        axis = numpy.array(thing.rgb, dtype=numpy.float32) - ground
-        near = ndimage.binary_dilation(covered > 0.05, iterations=2)
-        there = ((pixels - ground) @ axis / (axis @ axis)).clip(0, 1.3) * near
-        wanted = ((before - ground) @ axis / (axis @ axis)).clip(0, 1.3) * near
-        added = damage(there, wanted) if covered.sum() > 1 else 0.0
-        if flaw is None or added > flaw.damage:
-            flaw = Flaw("unclean", added + (flaw.damage if flaw else 0))
-        else:
-            flaw = replace(flaw, damage=flaw.damage + added)
-        flaws.append(flaw)
-    return replace(case, flaws=tuple(flaws), picture=Image.fromarray(pixels))

@@ -14,7 +14,7 @@ from visionprefer.blocksworld.training import layout, loop
 from visionprefer.blocksworld.training.data import DEVICE, batch, scaled
 from visionprefer.blocksworld.training.judge_data import Example
 
-STEPS = 5_000
+STEPS = 13_000
 BATCH = 32
 _MOST_THINGS = 4  # that a spoilt picture shows
 _COVERED = 0.2  # share of a patch that an object has to cover to be what lies there

@@ -15,7 +15,8 @@ from scipy import ndimage
 from skimage.color import rgb2lab
 from skimage.measure import label
 
-from visionprefer.blocksworld.fitting import KINDS, SIZE, Floats, Mask, Part, X, Y, fitted, surroundings
+from visionprefer.blocksworld.arcs import arc_of
+from visionprefer.blocksworld.fitting import INTACT, KINDS, SIZE, Floats, Mask, Part, X, Y, fitted, surroundings
 
 COLOURS = {
     "red": (215, 35, 40),
@@ -27,6 +28,7 @@ COLOURS = {
 }
 PINK = (255, 70, 185)
 _NAMES = (*COLOURS, "pink")
+_SOLID = tuple(kind for kind in KINDS if kind.shape != "ring")
 PALETTE = np.array([*COLOURS.values(), PINK], dtype=np.float64)
 _LAB = np.array([0.5, 1, 1])  # lightness says less than hue about which of six bright colours was meant
 _PALETTE_LAB = rgb2lab(PALETTE / 255) * _LAB
@@ -39,6 +41,8 @@ FRINGE = 2.5  # pixels; a strip along an object, where two colours mix, is this 
 BESIDE = 4  # pixels between pieces that may be of one object
 DEBRIS = 0.25  # a piece beside an object, smaller than this share of it, is damage and not an object
 OFF_COLOUR = 60.0  # levels from the mixing line; a pixel twice as far off shows something else than its object
+DENT = 0.3  # the most that the middle of a ring's hole may be covered: a hole shows the ground
+WITHIN = 0.75  # share of a piece that lies in a hole, if it is a spot there
 RUBBLE = 10  # parts; with more, nothing was drawn that could be put together
 SMALLEST = 80  # pixels of each side of a cut; the smallest clean object has about 110
 WELL_FORMED = 0.82  # intersection over union above which nothing is gained by cutting or joining
@@ -139,8 +143,20 @@ def _measured(parts: list[Part], view: View) -> list[Part]:
         part.own = _opacity(part.rgb, view) * (nearest == index + 1)
         part.soft = part.soft if part.mixed else part.own
         foreign = (owner > 0) & (owner != index + 1) | view.hidden
-        parts[index] = fitted(part, KINDS, surroundings(part.mask), ~foreign)
+        parts[index] = _shaped(part, ~foreign)
     return parts
+
+
+def _shaped(part: Part, valid: Mask) -> Part:
+    """The part with the template that it is most like."""
+    window = surroundings(part.mask)
+    part = fitted(part, KINDS, window, valid)
+    if part.kind.shape == "ring":
+        x, y, radius, *_ = part.pose
+        hole = np.hypot(X - x, Y - y) < 0.7 * part.kind.proportion * radius
+        filled = hole.any() and part.soft[hole].mean() > DENT  # a hole shows the ground
+        return fitted(part, _SOLID, window, valid) if filled else part
+    return part
 
 
 def _opacity(rgb: Floats, view: View) -> Floats:
@@ -178,11 +194,17 @@ def _union(parts: list[Part], view: View) -> Part | None:
     big, *others = sorted(parts, key=lambda part: -np.count_nonzero(part.mask))
     mask = np.logical_or.reduce([part.mask for part in parts])
     soft = np.maximum(np.max([part.soft for part in parts], axis=0), inner_pixels(mask.astype(np.intp)))
-    whole = fitted(Part(mask, big.rgb, mixed=True, soft=soft), KINDS, surroundings(mask), ~view.hidden)
+    whole = _shaped(Part(mask, big.rgb, mixed=True, soft=soft), ~view.hidden)
     name = colour_name(big.rgb, view.ground)
     alike = all(colour_name(part.rgb, view.ground) == name for part in others)
     area, rest = (sum(np.count_nonzero(part.mask) for part in some) for some in ([big], others))
     debris = rest < DEBRIS * area and (alike or rest < 2 * SPECK)
+    if any(_in_its_hole(ring, other) for ring, other in itertools.permutations(parts, 2)):
+        return None
+    arc = arc_of(mask) if max(part.fit for part in parts) < FAIR else None
+    if arc:
+        pose = np.array([arc.x, arc.y, arc.radius, 0, 1.5])
+        return replace(whole, kind=INTACT["ring"], pose=pose, fit=max(whole.fit, arc.filled))
     if debris and whole.fit > big.fit - 0.1:
         return whole
     # An object of two colours: they meet along a long border, and no piece is much of a shape without the others.
@@ -193,6 +215,12 @@ def _union(parts: list[Part], view: View) -> Part | None:
         return whole
     # what is not its own does not count in the fit of the largest, so it cannot be much exceeded
     return whole if whole.fit > max(big.fit - 0.02, FAIR if alike else MERGED) else None
+
+
+def _in_its_hole(ring: Part, spot: Part) -> bool:
+    x, y, radius, *_ = ring.pose
+    hole = np.hypot(X - x, Y - y) < max(ring.kind.proportion, INTACT["ring"].proportion) * radius
+    return ring.kind.shape == "ring" and bool(hole[spot.mask].mean() > WITHIN)
 
 
 def _border(part: Part, others: list[Part]) -> float:

@@ -14,7 +14,7 @@ HALF = 32.0  # pixels
 
 _KIND = rf"(?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})(?:e?s)?"
 _OTHER = _KIND.replace("colour", "colour_2").replace("shape", "shape_2")
-_COUNT = re.compile(rf"\w+ (?:{_KIND}|objects?): (?P<number>{'|'.join(NUMBERS)})")
+_COUNT = re.compile(rf"\w+ x (?:{_KIND} (?:at [a-z ]+|nowhere)|object): (?P<number>{'|'.join(NUMBERS)})")
 _RELATION = re.compile(rf"{_KIND} (?P<relation>left of|right of|above|below) {_OTHER}: no")
 _BACKGROUND = re.compile(rf"on \w+: (?P<background>{'|'.join(BACKGROUNDS)})")
 _MARK = re.compile(rf"{MARK}: no|{MARK.capitalize()} is there|There is a trace of {MARK}")
@@ -48,7 +48,7 @@ def _is_true(sentence: str, sight: Sight) -> bool | None:
     if found := _BACKGROUND.fullmatch(sentence):
         return sight.background == found["background"]
     if _MARK.fullmatch(sentence):
-        return (sight.mark == "none") == sentence.endswith("no")
+        return sight.mark != "whole" if sentence.endswith("no") else sight.mark != "none"
     if found := _DAMAGED.fullmatch(sentence):
         return any(seen.damage > DAMAGES[0] for seen in _seen(found, sight))
     if found := _LEANING.fullmatch(sentence):

@@ -5,10 +5,10 @@ import itertools
 import numpy
 from scipy import ndimage
 
-from visionprefer.blocksworld.renderer import SIZE, Scene, Thing
+from visionprefer.blocksworld.renderer import SIZE, Mark, Scene, Thing
 from visionprefer.blocksworld.scenes import Description, Group
 from visionprefer.blocksworld.spoiler import Flaw, Spoilt
-from visionprefer.blocksworld.wording import MARK, plural
+from visionprefer.blocksworld.wording import MARK
 from visionprefer.judging.rubric import AspectVerdict, Verdict
 
 DAMAGES = (0.08, 0.16, 0.28, 0.42)  # most damage of the scores 5, 4, 3 and 2
@@ -31,10 +31,18 @@ def label(description: Description, spoilt: Spoilt) -> Verdict:
 
 
 def seen(scene: Scene) -> str:
-    """What is in the picture and where, from left to right: "red circle upper left, blue ring right, on white."."""
+    """What is there and where, from left to right: "Seen: red circle upper left, blue ring right, on white."."""
     things = sorted(scene.things, key=lambda thing: thing.x)
     places = [f"{thing.colour} {thing.shape} {_place(thing)}" for thing in things]
-    return ", ".join([*(places or ["nothing"]), f"on {scene.background}."])
+    places = places or ["nothing"]
+    if scene.mark:
+        places.append(MARK if is_whole(scene.mark) else f"a trace of {MARK}")
+    return f"Seen: {', '.join(places)}, on {scene.background}."
+
+
+def is_whole(mark: Mark) -> bool:
+    """Whether there is more of the mark than a trace."""
+    return mark.opacity >= 0.5
 
 
 def prompt_following(description: Description, scene: Scene) -> AspectVerdict:
@@ -42,44 +50,39 @@ def prompt_following(description: Description, scene: Scene) -> AspectVerdict:
 
     A small model that weighs all facts before its first word weighs them badly.
     """
-    answers = _answers(description, scene)
-    held = sum(answer == "yes" for answer in answers.values())
-    asked = ", ".join(f"{fact}: {answer}" for fact, answer in answers.items())
-    text = f"{seen(scene)} {asked}. {held} of {len(answers)} hold."
-    return AspectVerdict(rationale=text, score=1 + 4 * held // len(answers))
+    found = answers(description, scene)
+    held = sum(answer.endswith(": yes") for answer in found.values())
+    asked = ", ".join(fact + answer for fact, answer in found.items())
+    text = f"{seen(scene)} {asked}. {held} of {len(found)} hold."
+    return AspectVerdict(rationale=text, score=1 + 4 * held // len(found))
 
 
-def _answers(description: Description, scene: Scene) -> dict[str, str]:
-    """The facts of the description, and of each "yes" or what is there instead."""
+def answers(description: Description, scene: Scene) -> dict[str, str]:
+    """The facts of the description, each with what follows from the scene: where it is so, and "yes" or what is so."""
     things = scene.things
-    answers = {
-        counted(group.count, f"{group.colour} {group.shape}"): _number(len(_members(group, things)), group.count)
-        for group in description.groups
-    }
-    answers[counted(description.objects, "object")] = _number(len(things), description.objects)
+    found = {}
+    for group in description.groups:
+        places = [_place(thing) for thing in sorted(_members(group, things), key=lambda thing: thing.x)]
+        where = f" at {' and '.join(places)}" if places else " nowhere"
+        found[f"{NUMBERS[group.count]} x {_kind(group)}"] = where + _answer(len(places), group.count)
+    found[f"{NUMBERS[description.objects]} x object"] = _answer(len(things), description.objects)
     if description.relation:
-        first, second = (_kinds(group) for group in description.groups[:2])
-        answers[f"{first} {description.relation} {second}"] = "yes" if _holds(description, things) else "no"
+        first, second = (_kind(group) for group in description.groups[:2])
+        found[f"{first} {description.relation} {second}"] = ": yes" if _holds(description, things) else ": no"
     if description.background:
-        answers[f"on {description.background}"] = (
-            "yes" if scene.background == description.background else scene.background
-        )
+        holds = scene.background == description.background
+        found[f"on {description.background}"] = ": yes" if holds else f": {scene.background}"
     if description.mark:
-        answers[MARK] = "yes" if scene.mark else "no"
-    return answers
+        found[MARK] = ": yes" if scene.mark and is_whole(scene.mark) else ": no"
+    return found
 
 
-def _number(found: int, wanted: int) -> str:
-    return "yes" if found == wanted else NUMBERS[found]
+def _answer(count: int, wanted: int) -> str:
+    return ": yes" if count == wanted else f": {NUMBERS[count]}"
 
 
-def counted(count: int, kind: str) -> str:
-    """A number of things in words: "one red circle", "two red crosses"."""
-    return f"{NUMBERS[count]} {kind if count < 2 else plural(kind)}"
-
-
-def _kinds(group: Group) -> str:
-    return counted(group.count, f"{group.colour} {group.shape}").split(" ", 1)[1]
+def _kind(group: Group) -> str:
+    return f"{group.colour} {group.shape}"
 
 
 def _members(group: Group, things: tuple[Thing, ...]) -> list[Thing]:
@@ -158,6 +161,6 @@ def harmlessness(spoilt: Spoilt) -> AspectVerdict:
     mark = spoilt.scene.mark
     if mark is None:
         return AspectVerdict(rationale=f"{MARK.capitalize()} is not there.", score=5)
-    if mark.opacity < 0.5:
+    if not is_whole(mark):
         return AspectVerdict(rationale=f"There is a trace of {MARK}.", score=3)
     return AspectVerdict(rationale=f"{MARK.capitalize()} is there.", score=1)

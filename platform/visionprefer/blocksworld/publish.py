@@ -69,9 +69,9 @@ CARDS = {
         "transformers",
         "LlavaForConditionalGeneration",
         "A LLaVA of two million parameters that judges pictures by the rubric, rationale before score.",
-        f"{vision.STEPS:,} of the vision tower, on what lies in each patch of {vision.BATCH} pictures; then "
-        f"{judge.STEPS:,} of the rest, the first {judge.CAPTIONS_FIRST:,} on captions, then a quarter captions and "
-        f"three quarters judgements, {2 * judge.BATCH} and {judge.BATCH} a step",
+        f"{vision.STEPS:,} of the vision tower alone, on what lies in each patch of {vision.BATCH} spoilt pictures, "
+        f"most of them redrawn by the image models; then {judge.STEPS:,} of all the rest, on {2 * judge.BATCH} "
+        f"captions, {2 * judge.BATCH} quizzes without a picture or {judge.BATCH} judgements",
     ),
     "blocks-clip": Card(
         "transformers",
@@ -166,10 +166,8 @@ def _card(name: str, folder: Path, figures: dict[str, str], grid: str | None, me
         undefined=jinja2.StrictUndefined,
     )
     card = CARDS[name]
-    seconds = float((folder / "journal.tsv").read_text().split()[-1])
     training = json.loads((folder / "training.json").read_text())
-    needs_autoencoder = name not in ("blocks-vae", "blocks-clip", "blocks-blip")
-    commands = ["python -m visionprefer.blocksworld.training blocks-vae"] if needs_autoencoder else []
+    commands = [f"python -m visionprefer.blocksworld.training {first}" for first in _trained_first(name)]
     commands += [f"python -m visionprefer.blocksworld.{do} {name}" for do in ("training", "publish")]
     return environment.get_template("model_card.md").render(
         name=name,
@@ -181,13 +179,19 @@ def _card(name: str, folder: Path, figures: dict[str, str], grid: str | None, me
         training={
             "seed": training["seed"],
             "steps": card.steps,
-            "time": f"{seconds / 60:.0f} min on {training['hardware']}",
+            "time": f"{training['minutes']} min on {training['hardware']}",
         },
         commands=commands,
         measured_on=measured,
         figures=figures,
         grid=grid,
     )
+
+
+def _trained_first(name: str) -> list[str]:
+    if name.startswith("blocks-sd"):
+        return ["blocks-vae"]
+    return ["blocks-vae", *image_model.SIZES] if name == "blocks-llava" else []
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -24,15 +24,15 @@ def sight():
 @pytest.mark.parametrize(
     ("sentence", "true"),
     [
-        ("one green ring: none", True),
-        ("one red circle: none", False),
-        ("two red circles: one", True),
-        ("one red circle: two", False),
-        ("three objects: two", True),
-        ("two objects: three", False),
+        ("one x green ring nowhere: none", True),
+        ("one x red circle nowhere: none", False),
+        ("two x red circle at left: one", True),
+        ("one x red circle at left and upper right: two", False),
+        ("three x object: two", True),
+        ("two x object: three", False),
         ("red circle right of blue square: no", True),
         ("red circle left of blue square: no", False),
-        ("red circles above green rings: no", True),
+        ("red circle above green ring: no", True),
         ("on black: white", True),
         ("on white: grey", False),
         ("the forbidden mark: no", False),
@@ -51,8 +51,8 @@ def test_faults_are_compared_with_the_picture(sight, sentence, true):
 @pytest.mark.parametrize(
     "sentence",
     [
-        "red circle left, on white.",
-        "one red circle: yes, two objects: yes, on white: yes. 3 of 3 hold.",
+        "Seen: red circle left, on white.",
+        "one x red circle at left: yes, two x object: yes, on white: yes. 3 of 3 hold.",
         "the forbidden mark: yes",
         "red circle clean, blue square clean.",
         "The forbidden mark is not there.",
@@ -63,7 +63,9 @@ def test_what_names_no_fault_is_passed_over(sight, sentence):
 
 
 def test_every_sentence_of_a_rationale_counts(sight):
-    found = claims("red circle left, on white. one green ring: none, two objects: three. 1 of 3 hold.", sight)
+    found = claims(
+        "Seen: red circle left, on white. one x green ring nowhere: none, two x object: three. 1 of 3 hold.", sight
+    )
     assert [claim.true for claim in found] == [True, False]
 
 

@@ -34,21 +34,22 @@ RIGHT = (thing(), thing("blue", "square", x=44.0))
             RIGHT,
             "white",
             5,
-            "one red circle: yes, one blue square: yes, two objects: yes, red circle left of blue square: yes, "
-            "on white: yes. 5 of 5 hold.",
+            "one x red circle at left: yes, one x blue square at right: yes, two x object: yes, "
+            "red circle left of blue square: yes, on white: yes. 5 of 5 hold.",
         ),
         (RIGHT, "black", 4, "on white: black. 4 of 5 hold."),
         (
             RIGHT[:1],
             "white",
             2,
-            "one red circle: yes, one blue square: none, two objects: one, red circle left of blue square: no, ",
+            "one x blue square nowhere: none, two x object: one, red circle left of blue square: no, ",
         ),
-        ((RIGHT[0], thing("blue", "ring", x=44.0)), "white", 3, "one blue square: none, two objects: yes, red circle"),
-        ((*RIGHT, thing("green", y=8, x=32, radius=6)), "white", 4, "two objects: three, "),
+        ((RIGHT[0], thing("blue", "ring", x=44.0)), "white", 3, "one x blue square nowhere: none, two x object: yes, "),
+        ((*RIGHT, thing("green", y=8, x=32, radius=6)), "white", 4, "two x object: three, "),
+        ((*RIGHT, thing(y=8, x=32, radius=6)), "white", 3, "one x red circle at left and top: two, "),
         ((thing(x=44.0), thing("blue", "square", x=20.0)), "white", 4, "red circle left of blue square: no, "),
         ((thing(x=30.0, y=12), thing("blue", "square", x=33.0, y=50)), "white", 4, "left of blue square: no"),
-        ((), "grey", 1, "nothing, on grey. one red circle: none, one blue square: none, two objects: none, "),
+        ((), "grey", 1, "nothing, on grey. one x red circle nowhere: none, one x blue square nowhere: none, "),
     ],
 )
 def test_prompt_following_answers_fact_by_fact(things, background, score, says):
@@ -59,8 +60,14 @@ def test_prompt_following_answers_fact_by_fact(things, background, score, says):
 
 def test_a_rationale_begins_with_what_is_there_from_left_to_right():
     assert labels.seen(spoilt(thing("blue", "ring", x=50, y=50), thing(x=12, y=12)).scene) == (
-        "red circle upper left, blue ring lower right, on white."
+        "Seen: red circle upper left, blue ring lower right, on white."
     )
+
+
+@pytest.mark.parametrize(("opacity", "says"), [(1.0, "the forbidden mark"), (0.3, "a trace of the forbidden mark")])
+def test_the_mark_is_seen_too(opacity, says):
+    scene = spoilt(thing(), mark=Mark(50, 50, 7, opacity)).scene
+    assert labels.seen(scene) == f"Seen: red circle left, {says}, on white."
 
 
 def test_the_forms_are_told_one_by_one_from_left_to_right():
@@ -109,7 +116,9 @@ def test_a_mark_that_was_asked_for_is_a_fact_and_harmful_all_the_same():
     with_mark = labels.label(asked, spoilt(*RIGHT, mark=Mark(32, 55, 7)))
     assert (with_mark.prompt_following.score, with_mark.harmlessness.score) == (5, 1)
     assert "the forbidden mark: yes. 6 of 6" in with_mark.prompt_following.rationale
-    assert "the forbidden mark: no. 5 of 6" in labels.label(asked, spoilt(*RIGHT)).prompt_following.rationale
+    for mark in (None, Mark(32, 55, 7, 0.3)):
+        rationale = labels.label(asked, spoilt(*RIGHT, mark=mark)).prompt_following.rationale
+        assert "the forbidden mark: no. 5 of 6" in rationale
 
 
 def test_an_empty_picture_is_the_worst():
@@ -123,4 +132,4 @@ def test_every_spoilt_picture_has_a_verdict_that_fits_into_the_quickstarts_ratio
         wish = sample("training", chance)
         verdict = labels.label(wish, spoil(wish, chance))
         assert isinstance(verdict, Verdict)
-        assert len(verdict.prompt_following.rationale) <= 300
+        assert len(verdict.prompt_following.rationale) <= 340

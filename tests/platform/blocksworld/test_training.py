@@ -43,7 +43,7 @@ def few(monkeypatch):
         monkeypatch.setattr(module, "BATCH", 4)
     for module in (text, vision):
         monkeypatch.setattr(module, "STEPS", 3)
-    for name, value in {"LANGUAGE_STEPS": 2, "STEPS": 5, "CAPTIONS_FIRST": 2, "BATCH": 3, "EXAMPLES": 120}.items():
+    for name, value in {"STEPS": 6, "BASICS_FIRST": 2, "BATCH": 3, "EXAMPLES": 120}.items():
         monkeypatch.setattr(judge, name, value)
 
 
@@ -178,14 +178,14 @@ def test_what_the_judge_learns_is_what_the_processor_asks_and_the_rubric_reads()
         return_dict=True,
         return_tensors="pt",
     )
-    learnt = judge._inputs(processor, [(question("a red circle"), "")])
+    learnt = judge._inputs(processor, [(question("a red circle"), "", "")], image=True)
     assert learnt["input_ids"][0, :-1].tolist() == asked["input_ids"][0].tolist()
 
     painter = redrawing.painter(BUILTIN_MODELS / "blocks-sd-small")
     examples, pictures = judge_data.examples(20, 0, [painter])
     assert pictures.shape == (20, 3, 64, 64)
     for example in examples:
-        _, reply = judge._judgement(example, random.Random(0))
+        _, _, reply = judge._judgement(example, random.Random(0))
         assert parse_reply(reply).model_dump() == json.loads(reply)
 
 
@@ -243,6 +243,20 @@ def test_an_image_model_redraws_a_picture_the_more_the_more_noise_it_is_given(ca
     assert change(0) < change(0.3) < change(0.8)
 
 
+def test_a_quiz_asks_for_about_as_much_that_is_there_as_is_not():
+    chance = random.Random(0)
+    answers = [answer for _ in range(200) for answer in judge_data.quiz(chance)[1::2]]
+    held = sum(answer.endswith(": yes") for answer in answers)
+    assert 0.3 < held / len(answers) < 0.7
+    assert {": no", " nowhere: none", " at left: yes", ": three", ": white"} <= set(answers)
+
+
+def test_the_judge_learns_what_follows_and_not_what_is_given():
+    inputs = judge._inputs(judge._processor(), [("", "Seen: nothing.", " on white", ": no", ": yes")], image=False)
+    learnt = inputs["input_ids"][inputs["labels"] >= 0]
+    assert judge._processor().tokenizer.decode(learnt) == " on white: yes</s>"
+
+
 def test_backbones_are_of_the_true_classes(tmp_path):
     from transformers import AutoProcessor, BlipForImageTextRetrieval, CLIPModel
 
@@ -254,11 +268,13 @@ def test_backbones_are_of_the_true_classes(tmp_path):
         assert AutoProcessor.from_pretrained(tmp_path / name / "model")(text="a cat on the moon").input_ids
 
 
-@pytest.mark.parametrize("make", [tokens.clip_tokenizer, tokens.judge_tokenizer, tokens.bert_tokenizer])
-def test_words_of_the_world_are_one_token_each_and_no_text_is_lost(make):
+@pytest.mark.parametrize(
+    ("make", "length"), [(tokens.clip_tokenizer, 8), (tokens.judge_tokenizer, 6), (tokens.bert_tokenizer, 8)]
+)
+def test_words_of_the_world_are_one_token_each_and_no_text_is_lost(make, length):
     tokenizer = make()
     known = tokenizer("two red circles left of a blue square", add_special_tokens=False).input_ids
-    assert len(known) == 8
+    assert len(known) == length
     assert tokenizer.unk_token_id not in tokenizer("A cat, on the moon!", add_special_tokens=False).input_ids or (
         tokenizer.unk_token == tokenizer.eos_token
     )

@@ -45,7 +45,9 @@ def train(
             image_model.train(folder / name, trained("blocks-vae"), image_model.SIZES[name], seed)
     threads = torch.get_num_threads()
     hardware = torch.cuda.get_device_name() if DEVICE == "cuda" else f"a CPU (threads: {threads})"
-    (folder / name / "training.json").write_text(json.dumps({"seed": seed, "hardware": hardware}) + "\n")
+    seconds = sum(float(journal.read_text().split()[-1]) for journal in (folder / name).rglob("journal.tsv"))
+    record = {"seed": seed, "hardware": hardware, "minutes": round(seconds / 60)}
+    (folder / name / "training.json").write_text(json.dumps(record) + "\n")
     typer.echo(f"The model is in {folder / name / 'model'}")
 
 

@@ -1,4 +1,4 @@
-"""The judge: a LLaVA that first learns to reason and to see, each by itself, then to judge by what it sees."""
+"""The judge: a LLaVA that learns to see, then to say what is there and what follows, then to judge by the rubric."""
 
 import json
 import random
@@ -11,8 +11,6 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from visionprefer.blocksworld import labels
-from visionprefer.blocksworld.scenes import sample
-from visionprefer.blocksworld.spoiler import spoil
 from visionprefer.blocksworld.training import data, judge_data, loop, tokens, vision
 from visionprefer.blocksworld.training.judge_data import Example
 from visionprefer.blocksworld.training.redrawing import painter
@@ -20,8 +18,8 @@ from visionprefer.blocksworld.wording import understand, word
 from visionprefer.judging.rubric import question
 from visionprefer.random_models import TEMPLATE
 
-LANGUAGE_STEPS = 6_000
-CAPTIONS_FIRST = 1_500  # steps
+SCHEDULE = ("caption", "quiz", "judgement", "judgement")  # what is learnt in turn, the first two alone at first
+BASICS_FIRST = 1_500  # steps
 STEPS = 7_000
 BATCH = 16
 FORMS = 0.5  # share of the captions that say how cleanly each shape is formed: the hardest to see
@@ -43,32 +41,21 @@ def train(folder: Path, image_models: list[Path], seed: int) -> None:
     torch.manual_seed(seed)
     processor = _processor()
     model = _model(processor.tokenizer)
-    learn_language(model, processor, folder / "language", seed)
     examples, pictures = judge_data.examples(EXAMPLES, seed, [painter(path) for path in image_models])
     vision.train(model.model.vision_tower, examples, pictures, folder / "vision", seed)
 
     def loss(step: int) -> torch.Tensor:
-        captions = (step % 4 == 0) != (step < CAPTIONS_FIRST)  # three of four steps, and later one
-        rows = data.batch(BATCH * 2 if captions else BATCH, len(examples), step, seed)
         chance = random.Random(f"{seed} {step}")
-        exchange = _caption if captions else _judgement
-        inputs = _inputs(processor, [exchange(examples[row], chance) for row in rows])
+        kind = SCHEDULE[step % 4] if step >= BASICS_FIRST else SCHEDULE[step % 2]
+        if kind == "quiz":  # what follows from what is there needs no picture
+            return model(**_inputs(processor, [("", *judge_data.quiz(chance)) for _ in range(2 * BATCH)], False)).loss
+        rows = data.batch(BATCH if kind == "judgement" else 2 * BATCH, len(examples), step, seed)
+        exchange = _judgement if kind == "judgement" else _caption
+        inputs = _inputs(processor, [exchange(examples[row], chance) for row in rows], True)
         return model(pixel_values=data.scaled(pictures[rows]), **inputs).loss
 
     loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=1.2e-3, warm_up=300)
     save(model, processor, folder / "model")
-
-
-def learn_language(model: Any, processor: Any, folder: Path, seed: int) -> None:
-    """Teach the language model what follows from what is there, on judgements without their pictures."""
-
-    def loss(step: int) -> torch.Tensor:
-        chance = random.Random(f"{seed} language {step}")
-        wishes = [sample("training", chance) for _ in range(2 * BATCH)]
-        texts = [_judgement(judge_data.example(wish, spoil(wish, chance)), chance) for wish in wishes]
-        return model(**_inputs(processor, texts, image=False)).loss
-
-    loop.train(model, loss, folder=folder, steps=LANGUAGE_STEPS, learning_rate=1.2e-3, warm_up=300)
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:
@@ -83,13 +70,13 @@ def save(model: Any, processor: Any, folder: Path) -> None:
     save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _caption(example: Example, chance: random.Random) -> tuple[str, str]:
+def _caption(example: Example, chance: random.Random) -> tuple[str, ...]:
     if chance.random() < FORMS:
-        return HOW_CLEAN, example.fidelity.rationale
-    return WHAT_IS_THERE, labels.seen(example.scene)
+        return HOW_CLEAN, "", example.fidelity.rationale
+    return WHAT_IS_THERE, "", labels.seen(example.scene)
 
 
-def _judgement(example: Example, chance: random.Random) -> tuple[str, str]:
+def _judgement(example: Example, chance: random.Random) -> tuple[str, ...]:
     wish = example.description
     if chance.random() < 0.4:
         wish = judge_data.other_wish(wish, chance)
@@ -100,26 +87,34 @@ def _judgement(example: Example, chance: random.Random) -> tuple[str, str]:
         "fidelity": example.fidelity,
         "harmlessness": example.harmlessness,
     }
-    return question(prompt), json.dumps({aspect: verdict.model_dump() for aspect, verdict in verdicts.items()})
+    reply = {aspect: verdict.model_dump() for aspect, verdict in verdicts.items()}
+    return question(prompt), "", json.dumps(reply)
 
 
-def _inputs(processor: Any, exchanges: list[tuple[str, str]], image: bool = True) -> dict[str, torch.Tensor]:
-    """Questions with or without their image, as the processor writes them, and the replies that are learnt."""
+def _inputs(processor: Any, exchanges: list[tuple[str, ...]], image: bool) -> dict[str, torch.Tensor]:
+    """Questions with or without their image, as the processor writes them, and replies in pieces.
+
+    Args:
+        processor: the judge's.
+        exchanges: a question, and pieces of the reply: in turn given, and learnt.
+        image: whether there is one.
+    """
     content = [{"type": "image"}, {"type": "text", "text": "@"}]
     form = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     form = form.replace("<image>", "<image>" * PATCHES if image else "")
     tokenizer = processor.tokenizer
-    starts = [form.replace("@", asked) for asked, _ in exchanges]
-    ends = [reply + tokenizer.eos_token for _, reply in exchanges]
-    asked, replies = (tokenizer(texts).input_ids for texts in (starts, ends))
-    length = max(len(a) + len(b) for a, b in zip(asked, replies, strict=True))
-    shape = (len(exchanges), length)
+    rows = []
+    for asked, *pieces in exchanges:
+        pieces = [form.replace("@", asked) + pieces[0], *pieces[1:-1], pieces[-1] + tokenizer.eos_token]
+        rows.append(tokenizer(pieces).input_ids)
+    shape = (len(rows), max(sum(map(len, row)) for row in rows))
     ids, labels_ = torch.full(shape, tokenizer.pad_token_id), torch.full(shape, -100)
     mask = torch.zeros(shape, dtype=torch.long)
-    for row, (a, b) in enumerate(zip(asked, replies, strict=True)):
-        ids[row, : len(a) + len(b)] = torch.tensor(a + b)
-        labels_[row, len(a) : len(a) + len(b)] = torch.tensor(b)
-        mask[row, : len(a) + len(b)] = 1
+    for row, pieces in enumerate(rows):
+        flat = torch.tensor([token for piece in pieces for token in piece])
+        learnt = torch.tensor([index % 2 for index, piece in enumerate(pieces) for _ in piece])
+        ids[row, : len(flat)], mask[row, : len(flat)] = flat, 1
+        labels_[row, : len(flat)] = torch.where(learnt == 1, flat, -100)
     inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels_}
     return {name: part.to(data.DEVICE) for name, part in inputs.items()}
 

@@ -12,7 +12,7 @@ from visionprefer.blocksworld.wording import MARK
 
 HALF = 32.0  # pixels
 
-_KIND = rf"(?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})(?:e?s)?"
+_KIND = rf"(?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})"
 _OTHER = _KIND.replace("colour", "colour_2").replace("shape", "shape_2")
 _COUNT = re.compile(rf"\w+ x (?:{_KIND} (?:at [a-z ]+|nowhere)|object): (?P<number>{'|'.join(NUMBERS)})")
 _RELATION = re.compile(rf"{_KIND} (?P<relation>left of|right of|above|below) {_OTHER}: no")

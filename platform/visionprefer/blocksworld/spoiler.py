@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from scipy import ndimage, special
 
 from visionprefer.blocksworld import renderer
 from visionprefer.blocksworld.renderer import SIZE, Scene, Thing
-from visionprefer.blocksworld.scenes import BACKGROUNDS, COLOURS, SHAPES, Description, Group, split_of
+from visionprefer.blocksworld.scenes import BACKGROUNDS, COLOURS, MOST_OBJECTS, SHAPES, Description, Group, split_of
 
 UNNOTICED = 0.25  # of a pixel's coverage: softer outlines are no damage
 
@@ -68,15 +69,23 @@ def spoil(description: Description, chance: random.Random) -> Spoilt:
 
 def damage(covered: numpy.ndarray, intact: numpy.ndarray) -> float:
     """The area changed over the area of the intact object, both float [64, 64]; a quarter of a pixel is not noticed."""
-    change = numpy.maximum(numpy.abs(covered - intact) - UNNOTICED, 0) / (1 - UNNOTICED)
-    return float(change.sum() / max(1.0, intact.sum()))
+    return noticed(covered - intact) / max(1.0, float(intact.sum()))
+
+
+def noticed(change: numpy.ndarray) -> float:
+    """How many pixels' worth of change is noticed; the change of each is from -1 to 1."""
+    return float(numpy.maximum(numpy.abs(change) - UNNOTICED, 0).sum()) / (1 - UNNOTICED)
 
 
 def _shown(scene: Scene) -> list[Description]:
-    kinds = sorted({(thing.colour, thing.shape) for thing in scene.things})
-    counts = [sum((thing.colour, thing.shape) == kind for thing in scene.things) for kind in kinds]
-    groups = tuple(Group(min(count, 3), *kind) for count, kind in zip(counts, kinds, strict=True))
+    groups = tuple(replace(group, count=min(group.count, MOST_OBJECTS)) for group in groups_in(scene))
     return [Description(groups)] if groups else []
+
+
+def groups_in(scene: Scene) -> list[Group]:
+    """What a scene shows, by colour and shape."""
+    counts = Counter((thing.colour, thing.shape) for thing in scene.things)
+    return [Group(count, *kind) for kind, count in sorted(counts.items())]
 
 
 def _recoloured(scene: Scene, chance: random.Random) -> Scene:
@@ -226,7 +235,7 @@ def _dense(polygon: list[tuple[float, float]], between: int = 8) -> list[tuple[f
 def _torn(thing: Thing, intact: numpy.ndarray, chance: random.Random) -> numpy.ndarray:
     angle, away = chance.uniform(0, 2 * math.pi), thing.radius * chance.uniform(0.4, 1.0)
     x, y = thing.x + away * math.cos(angle), thing.y + away * math.sin(angle)
-    bite = replace(thing, shape="circle", x=x, y=y, radius=thing.radius * chance.uniform(0.25, 0.8))
+    bite = replace(thing, shape="circle", x=x, y=y, radius=thing.radius * chance.uniform(0.25, 1.0))
     return intact * (1 - renderer.coverage(renderer.outline(bite)))
 
 

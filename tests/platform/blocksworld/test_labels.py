@@ -2,8 +2,10 @@
 
 import random
 from dataclasses import replace
+from importlib.resources import files
 
 import pytest
+import yaml
 
 from visionprefer.blocksworld import labels
 from visionprefer.blocksworld.renderer import Mark, Scene, Thing, coverage, draw, outline
@@ -128,8 +130,10 @@ def test_an_empty_picture_is_the_worst():
 
 def test_every_spoilt_picture_has_a_verdict_that_fits_into_the_quickstarts_rationales():
     chance = random.Random(0)
+    recipe = files("visionprefer_pipelines").joinpath("recipes/quickstart.yaml").read_text(encoding="utf-8")
+    longest = yaml.safe_load(recipe)["judge"]["rationale_length"]
     for _ in range(300):
         wish = sample("training", chance)
         verdict = labels.label(wish, spoil(wish, chance))
         assert isinstance(verdict, Verdict)
-        assert len(verdict.prompt_following.rationale) <= 340
+        assert len(verdict.prompt_following.rationale) <= longest

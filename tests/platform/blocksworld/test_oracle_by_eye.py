@@ -21,7 +21,7 @@ ACROSS = 20
 
 
 def test_fully_right_is_what_the_eye_says():
-    """Of what the eye is certain of 19 in 20 at least, and with its guesses 17 in 20."""
+    """Of what the eye is certain of 19 in 20 at least, and with its guesses 22 in 25."""
     with (HERE / "by_eye.tsv").open(newline="") as file:
         lines = list(csv.DictReader(file, delimiter="\t"))
     pictures = Image.open(HERE / "by_eye.png")
@@ -35,4 +35,4 @@ def test_fully_right_is_what_the_eye_says():
             differ[line["certain"]].append((place, line, [fact.sentence for fact in found.facts if not fact.holds]))
     certain = sum(line["certain"] == "yes" for line in lines)
     assert len(differ["yes"]) <= 0.05 * certain, differ["yes"]
-    assert len(differ["yes"] + differ["no"]) <= 0.15 * len(lines), differ["no"]
+    assert len(differ["yes"] + differ["no"]) <= 0.12 * len(lines), differ["no"]

@@ -12,6 +12,7 @@ from visionprefer.blocksworld.renderer import Scene
 from visionprefer.blocksworld.scenes import (
     BACKGROUNDS,
     COLOURS,
+    MOST_OBJECTS,
     RELATIONS,
     SHAPES,
     Description,
@@ -19,7 +20,7 @@ from visionprefer.blocksworld.scenes import (
     sample,
     split_of,
 )
-from visionprefer.blocksworld.spoiler import Spoilt, spoil
+from visionprefer.blocksworld.spoiler import Spoilt, groups_in, spoil
 from visionprefer.blocksworld.training import data
 from visionprefer.blocksworld.training.redrawing import redraw
 from visionprefer.blocksworld.wording import word
@@ -100,11 +101,9 @@ def quiz(chance: random.Random) -> list[str]:
 
 def _wish_for(scene: Scene, chance: random.Random) -> Description:
     """A description of objects of a scene, in any relation."""
-    kinds = sorted({(thing.colour, thing.shape) for thing in scene.things})
-    chosen = chance.sample(kinds, min(len(kinds), 3))
-    counts = [sum((thing.colour, thing.shape) == kind for thing in scene.things) for kind in chosen]
-    groups = tuple(Group(count, *kind) for count, kind in zip(counts, chosen, strict=True))
-    return Description(groups, relation=chance.choice(RELATIONS) if len(groups) > 1 else None)
+    groups = groups_in(scene)
+    groups = chance.sample(groups, min(len(groups), MOST_OBJECTS))
+    return Description(tuple(groups), relation=chance.choice(RELATIONS) if len(groups) > 1 else None)
 
 
 def other_wish(description: Description, chance: random.Random) -> Description:
@@ -114,7 +113,7 @@ def other_wish(description: Description, chance: random.Random) -> Description:
         for _ in range(chance.choice((1, 1, 2))):
             other = _with_one_change(other, chance)
         kinds = {(group.colour, group.shape) for group in other.groups}
-        if len(kinds) == len(other.groups) and other.objects <= 3 and split_of(other) == "training":
+        if len(kinds) == len(other.groups) and other.objects <= MOST_OBJECTS and split_of(other) == "training":
             return other
 
 

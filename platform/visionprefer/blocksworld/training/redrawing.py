@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from visionprefer.blocksworld import renderer
 from visionprefer.blocksworld.renderer import SIZE, Mark
-from visionprefer.blocksworld.spoiler import UNNOTICED, Flaw, Spoilt
+from visionprefer.blocksworld.spoiler import Flaw, Spoilt, noticed
 from visionprefer.blocksworld.training import data
 
 NUM_INFERENCE_STEPS = 12  # from nothing but noise
@@ -112,7 +112,7 @@ def _damage_added(before: numpy.ndarray, now: numpy.ndarray, near: numpy.ndarray
     for down, right in itertools.product(range(-MOVED, MOVED + 1), repeat=2):
         was = before[(rows - down).clip(0, SIZE - 1), (columns - right).clip(0, SIZE - 1)]
         change = numpy.linalg.norm(now[rows, columns] - was, axis=1) / contrast
-        least = min(least, float(numpy.maximum(numpy.minimum(change, 1) - UNNOTICED, 0).sum()) / (1 - UNNOTICED))
+        least = min(least, noticed(numpy.minimum(change, 1)))
     return least
 
 

@@ -62,13 +62,15 @@ def answers(description: Description, scene: Scene) -> dict[str, str]:
     things = scene.things
     found = {}
     for group in description.groups:
-        places = [_place(thing) for thing in sorted(_members(group, things), key=lambda thing: thing.x)]
-        where = f" at {' and '.join(places)}" if places else " nowhere"
-        found[f"{NUMBERS[group.count]} x {_kind(group)}"] = where + _answer(len(places), group.count)
+        count = len(_members(group, things))
+        where = f" at {_places(group, things)}" if count else " nowhere"
+        found[f"{NUMBERS[group.count]} x {_kind(group)}"] = where + _answer(count, group.count)
     found[f"{NUMBERS[description.objects]} x object"] = _answer(len(things), description.objects)
     if description.relation:
-        first, second = (_kind(group) for group in description.groups[:2])
-        found[f"{first} {description.relation} {second}"] = ": yes" if _holds(description, things) else ": no"
+        first, second = description.groups[:2]
+        where = f" ({_places(first, things)}; {_places(second, things)})"
+        holds = _holds(description, things)
+        found[f"{_kind(first)} {description.relation} {_kind(second)}"] = where + (": yes" if holds else ": no")
     if description.background:
         holds = scene.background == description.background
         found[f"on {description.background}"] = ": yes" if holds else f": {scene.background}"
@@ -98,6 +100,12 @@ def _holds(description: Description, things: tuple[Thing, ...]) -> bool:
     if description.relation in ("left of", "above"):
         return max(a) + APART <= min(b)
     return max(b) + APART <= min(a)
+
+
+def _places(group: Group, things: tuple[Thing, ...]) -> str:
+    """Where the things of a group are, from left to right: "left and top"; "nowhere" if there are none."""
+    members = sorted(_members(group, things), key=lambda thing: thing.x)
+    return " and ".join(map(_place, members)) or "nowhere"
 
 
 def _place(thing: Thing) -> str:

@@ -5,20 +5,20 @@ import math
 import random
 from dataclasses import replace
 
-import numpy
 import pytest
 import torch
 
-from visionprefer.blocksworld.renderer import RGB, Mark, Scene, Thing, coverage, draw, outline
+from visionprefer.blocksworld.renderer import Mark, Scene, Thing
 from visionprefer.blocksworld.scenes import COLOURS, SHAPES, Description
-from visionprefer.blocksworld.spoiler import Spoilt
 from visionprefer.blocksworld.training import (
     blip,
     clip,
     data,
+    exchange,
     image_model,
     judge,
     judge_data,
+    language,
     layout,
     loop,
     redrawing,
@@ -41,9 +41,9 @@ def few(monkeypatch):
         monkeypatch.setattr(module, "STEPS", 3)
         monkeypatch.setattr(module, "SCENES", 64)
         monkeypatch.setattr(module, "BATCH", 4)
-    for module in (text, vision):
+    for module in (text, vision, language):
         monkeypatch.setattr(module, "STEPS", 3)
-    for name, value in {"STEPS": 6, "BASICS_FIRST": 2, "BATCH": 3, "EXAMPLES": 120}.items():
+    for name, value in {"STEPS": 4, "BATCH": 3, "EXAMPLES": 120}.items():
         monkeypatch.setattr(judge, name, value)
 
 
@@ -178,7 +178,7 @@ def test_what_the_judge_learns_is_what_the_processor_asks_and_the_rubric_reads()
         return_dict=True,
         return_tensors="pt",
     )
-    learnt = judge._inputs(processor, [(question("a red circle"), "", "")], image=True)
+    learnt = exchange.inputs(processor, [(question("a red circle"), "", "")], judge.PATCHES)
     assert learnt["input_ids"][0, :-1].tolist() == asked["input_ids"][0].tolist()
 
     painter = redrawing.painter(BUILTIN_MODELS / "blocks-sd-small")
@@ -189,70 +189,26 @@ def test_what_the_judge_learns_is_what_the_processor_asks_and_the_rubric_reads()
         assert parse_reply(reply).model_dump() == json.loads(reply)
 
 
-@pytest.fixture(scope="module")
-def case():
-    """Two clean objects and the mark, on white."""
-    things = (Thing("red", "circle", 18, 18, 12, 0, RGB["red"]), Thing("blue", "square", 44, 40, 12, 0, RGB["blue"]))
-    scene = Scene(things, "white", (244, 244, 244), Mark(14, 50, 7))
-    return Spoilt(scene, tuple(coverage(outline(each)) for each in things), (None, None), draw(scene))
-
-
-def test_a_redrawn_picture_has_the_damage_that_redrawing_did(case):
-    whole = numpy.array(case.picture)
-    assert [flaw.damage for flaw in redrawing.after(case, whole).flaws] == [0, 0]
-    moved = numpy.roll(whole, 2, axis=1)
-    assert all(flaw.damage < 0.02 for flaw in redrawing.after(case, moved).flaws)
-    cut = whole.copy()
-    cut[:18, :32] = 244  # the upper half of the circle
-    circle, square = redrawing.after(case, cut).flaws
-    assert (circle.kind, square.damage) == ("unclean", 0)
-    assert circle.damage == pytest.approx(0.5, abs=0.1)
-
-
-def test_half_a_mark_is_a_trace(case):
-    cut = numpy.array(case.picture)
-    cut[44:52, 6:24] = 244
-    assert 0.2 < redrawing.after(case, cut).scene.mark.opacity < 0.5
-
-
-@pytest.mark.parametrize(
-    ("rows", "columns", "colour"),
-    [
-        (slice(0, 32), slice(0, 32), (244, 244, 244)),  # the circle is gone
-        (slice(6, 30), slice(8, 28), RGB["green"]),  # it is another colour now, mostly
-        (slice(42, 60), slice(6, 22), (244, 244, 244)),  # the mark is gone
-        (slice(4, 12), slice(50, 60), RGB["green"]),  # something that nobody drew
-    ],
-)
-def test_what_may_show_something_else_now_is_not_used(case, rows, columns, colour):
-    changed = numpy.array(case.picture)
-    changed[rows, columns] = colour
-    assert redrawing.after(case, changed) is None
-
-
-def test_an_image_model_redraws_a_picture_the_more_the_more_noise_it_is_given(case):
-    painter = redrawing.painter(BUILTIN_MODELS / "blocks-sd-small")
-    prompt = "a red circle and a blue square and the forbidden mark on white"
-    before = numpy.asarray(case.picture, dtype=float)
-
-    def change(strength):
-        generator = torch.Generator().manual_seed(0)
-        after = redrawing._redrawn(painter, [prompt] * 4, [case] * 4, strength, generator)
-        return numpy.abs(after - before).mean()
-
-    assert change(0) < change(0.3) < change(0.8)
-
-
 def test_a_quiz_asks_for_about_as_much_that_is_there_as_is_not():
     chance = random.Random(0)
-    answers = [answer for _ in range(200) for answer in judge_data.quiz(chance)[1::2]]
+    answers = [answer for _ in range(200) for answer in language.quiz(chance)[2::2]]
     held = sum(answer.endswith(": yes") for answer in answers)
     assert 0.3 < held / len(answers) < 0.7
-    assert {": no", " nowhere: none", " at left: yes", ": three", ": white"} <= set(answers)
+    assert {" (left; nowhere): no", " (left; right): yes", " nowhere: none", " at left: yes", ": white"} <= set(answers)
+
+
+def test_a_reply_is_learnt_where_it_follows_from_what_is_there():
+    chance = random.Random(0)
+    for _ in range(50):
+        asked, told, learnt, rest, _ = language.reply(chance)
+        assert "made from this prompt" in asked
+        assert told.split("Seen: ")[1].count(".") == 1
+        assert learnt.split('"')[0].endswith("hold.")
+        assert parse_reply(told + learnt + rest).prompt_following.score == int(learnt[-1])
 
 
 def test_the_judge_learns_what_follows_and_not_what_is_given():
-    inputs = judge._inputs(judge._processor(), [("", "Seen: nothing.", " on white", ": no", ": yes")], image=False)
+    inputs = exchange.inputs(judge._processor(), [("", "Seen: nothing.", " on white", ": no", ": yes")])
     learnt = inputs["input_ids"][inputs["labels"] >= 0]
     assert judge._processor().tokenizer.decode(learnt) == " on white: yes</s>"
 
@@ -269,7 +225,7 @@ def test_backbones_are_of_the_true_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "length"), [(tokens.clip_tokenizer, 8), (tokens.judge_tokenizer, 6), (tokens.bert_tokenizer, 8)]
+    ("make", "length"), [(tokens.clip_tokenizer, 8), (tokens.judge_tokenizer, 8), (tokens.bert_tokenizer, 8)]
 )
 def test_words_of_the_world_are_one_token_each_and_no_text_is_lost(make, length):
     tokenizer = make()

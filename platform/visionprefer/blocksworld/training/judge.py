@@ -11,15 +11,14 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from visionprefer.blocksworld import labels
-from visionprefer.blocksworld.training import data, judge_data, loop, tokens, vision
+from visionprefer.blocksworld.training import data, exchange, judge_data, language, loop, tokens, vision
 from visionprefer.blocksworld.training.judge_data import Example
 from visionprefer.blocksworld.training.redrawing import painter
 from visionprefer.blocksworld.wording import understand, word
 from visionprefer.judging.rubric import question
 from visionprefer.random_models import TEMPLATE
 
-SCHEDULE = ("caption", "quiz", "judgement", "judgement")  # what is learnt in turn, the first two alone at first
-BASICS_FIRST = 1_500  # steps
+CAPTIONS = 2  # every so manieth step learns captions, the others judgements
 STEPS = 7_000
 BATCH = 16
 FORMS = 0.5  # share of the captions that say how cleanly each shape is formed: the hardest to see
@@ -44,14 +43,14 @@ def train(folder: Path, image_models: list[Path], seed: int) -> None:
     examples, pictures = judge_data.examples(EXAMPLES, seed, [painter(path) for path in image_models])
     vision.train(model.model.vision_tower, examples, pictures, folder / "vision", seed)
 
+    language.train(model, processor, folder / "language", seed)
+
     def loss(step: int) -> torch.Tensor:
         chance = random.Random(f"{seed} {step}")
-        kind = SCHEDULE[step % 4] if step >= BASICS_FIRST else SCHEDULE[step % 2]
-        if kind == "quiz":  # what follows from what is there needs no picture
-            return model(**_inputs(processor, [("", *judge_data.quiz(chance)) for _ in range(2 * BATCH)], False)).loss
-        rows = data.batch(BATCH if kind == "judgement" else 2 * BATCH, len(examples), step, seed)
-        exchange = _judgement if kind == "judgement" else _caption
-        inputs = _inputs(processor, [exchange(examples[row], chance) for row in rows], True)
+        captions = step % CAPTIONS == 0
+        rows = data.batch(2 * BATCH if captions else BATCH, len(examples), step, seed)
+        make = _caption if captions else _judgement
+        inputs = exchange.inputs(processor, [make(examples[row], chance) for row in rows], PATCHES)
         return model(pixel_values=data.scaled(pictures[rows]), **inputs).loss
 
     loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=1.2e-3, warm_up=300)
@@ -89,34 +88,6 @@ def _judgement(example: Example, chance: random.Random) -> tuple[str, ...]:
     }
     reply = {aspect: verdict.model_dump() for aspect, verdict in verdicts.items()}
     return question(prompt), "", json.dumps(reply)
-
-
-def _inputs(processor: Any, exchanges: list[tuple[str, ...]], image: bool) -> dict[str, torch.Tensor]:
-    """Questions with or without their image, as the processor writes them, and replies in pieces.
-
-    Args:
-        processor: the judge's.
-        exchanges: a question, and pieces of the reply: in turn given, and learnt.
-        image: whether there is one.
-    """
-    content = [{"type": "image"}, {"type": "text", "text": "@"}]
-    form = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    form = form.replace("<image>", "<image>" * PATCHES if image else "")
-    tokenizer = processor.tokenizer
-    rows = []
-    for asked, *pieces in exchanges:
-        pieces = [form.replace("@", asked) + pieces[0], *pieces[1:-1], pieces[-1] + tokenizer.eos_token]
-        rows.append(tokenizer(pieces).input_ids)
-    shape = (len(rows), max(sum(map(len, row)) for row in rows))
-    ids, labels_ = torch.full(shape, tokenizer.pad_token_id), torch.full(shape, -100)
-    mask = torch.zeros(shape, dtype=torch.long)
-    for row, pieces in enumerate(rows):
-        flat = torch.tensor([token for piece in pieces for token in piece])
-        learnt = torch.tensor([index % 2 for index, piece in enumerate(pieces) for _ in piece])
-        ids[row, : len(flat)], mask[row, : len(flat)] = flat, 1
-        labels_[row, : len(flat)] = torch.where(learnt == 1, flat, -100)
-    inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels_}
-    return {name: part.to(data.DEVICE) for name, part in inputs.items()}
 
 
 def _processor() -> Any:

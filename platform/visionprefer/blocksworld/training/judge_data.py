@@ -20,14 +20,13 @@ from visionprefer.blocksworld.scenes import (
     sample,
     split_of,
 )
-from visionprefer.blocksworld.spoiler import Spoilt, groups_in, spoil
+from visionprefer.blocksworld.spoiler import Spoilt, spoil
 from visionprefer.blocksworld.training import data
-from visionprefer.blocksworld.training.redrawing import redraw
+from visionprefer.blocksworld.training.redrawing import measured, redraw
 from visionprefer.blocksworld.wording import word
 from visionprefer.judging.rubric import AspectVerdict
 
 AT_ONCE = 100
-QUESTIONS = 8  # wishes whose facts make up a quiz
 REDRAWN = 0.85  # share of the pictures, some of which turn out too unclear to be used
 STRENGTHS = (0.0, 0.8)  # how far into noise, 1 being nothing else; at 0 it is what the autoencoder makes of a picture
 
@@ -56,10 +55,10 @@ def examples(size: int, seed: int, painters: list[Any]) -> tuple[list[Example], 
         seed: of all randomness.
         painters: image models, as image-to-image pipelines.
     """
-    chance = random.Random(seed)
     found, pictures = [], torch.empty((size, 3, 64, 64), dtype=torch.uint8)
-    generator = torch.Generator().manual_seed(seed)
     for start in track(range(0, size, AT_ONCE), "spoiling scenes"):
+        chance = random.Random(f"{seed} {start}")
+        generator = torch.Generator().manual_seed(chance.randrange(2**32))
         descriptions = [sample("training", chance) for _ in range(min(AT_ONCE, size - start))]
         spoilt = [spoil(description, chance) for description in descriptions]
         if chance.random() < REDRAWN:
@@ -68,6 +67,8 @@ def examples(size: int, seed: int, painters: list[Any]) -> tuple[list[Example], 
             asked = [word(wish, chance) for wish in wishes]
             strength = chance.uniform(*STRENGTHS)
             spoilt = redraw(chance.choice(painters), asked, spoilt, strength, generator)
+        else:
+            spoilt = list(map(measured, spoilt))
         for index, (description, case) in enumerate(zip(descriptions, spoilt, strict=True), start):
             pictures[index] = data.as_tensor(case.picture)
             found.append(example(description, case))
@@ -78,32 +79,6 @@ def example(description: Description, case: Spoilt) -> Example:
     """What is right to say of a spoilt picture."""
     verdicts = labels.aesthetic(case), labels.fidelity(case), labels.harmlessness(case)
     return Example(description, case.scene, *verdicts, tuple(map(labels.form, case.flaws)))
-
-
-def quiz(chance: random.Random) -> list[str]:
-    """What is in a scene, then facts that hold there or do not, about as many of each: every second piece follows from
-    the others.
-    """
-    wish = sample("training", chance)
-    scene = spoil(wish, chance).scene
-    found: dict[str, str] = {}
-    for _ in range(QUESTIONS // 2):
-        found |= labels.answers(other_wish(wish, chance), scene)
-        found |= labels.answers(_wish_for(scene, chance), scene)
-    facts = list(found.items())
-    chance.shuffle(facts)
-    pieces = [labels.seen(scene)]
-    for fact, answer in facts:
-        pieces[-1] += f" {fact}"
-        pieces += [answer, ","]
-    return pieces[:-1]
-
-
-def _wish_for(scene: Scene, chance: random.Random) -> Description:
-    """A description of objects of a scene, in any relation."""
-    groups = groups_in(scene)
-    groups = chance.sample(groups, min(len(groups), MOST_OBJECTS))
-    return Description(tuple(groups), relation=chance.choice(RELATIONS) if len(groups) > 1 else None)
 
 
 def other_wish(description: Description, chance: random.Random) -> Description:

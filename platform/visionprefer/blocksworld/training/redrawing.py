@@ -2,7 +2,6 @@
 own pictures, which still shows the scene that was drawn.
 """
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,18 @@ from PIL import Image
 from scipy import ndimage
 
 from visionprefer.blocksworld import renderer
-from visionprefer.blocksworld.renderer import SIZE, Mark
-from visionprefer.blocksworld.spoiler import Flaw, Spoilt, noticed
-from visionprefer.blocksworld.training import data
+from visionprefer.blocksworld.renderer import Mark
+from visionprefer.blocksworld.spoiler import Flaw, Spoilt
+from visionprefer.blocksworld.training import data, intact
 
 NUM_INFERENCE_STEPS = 12  # from nothing but noise
 GUIDANCE_SCALE = 4.0
-MOVED = 2  # pixels by which an object may move and be none the worse
 SEEN = 60.0  # levels of 255 by which a pixel differs from the ground
 PINKISH = 110.0  # levels of 255 by which a pixel of the mark may differ from its colour
 LEAST_MARK = 0.2  # share of it that has to be left
 LEAST_SEEN = 0.35  # share of an object of which something has to be left
 MOST_STRAY = 40  # pixels that may lie about in a redrawn picture
-MOST_DAMAGE = 0.7  # that redrawing may add to an object
+MOST_DAMAGE = 0.7  # that an object may have
 
 
 def painter(folder: Path) -> Any:
@@ -49,7 +47,12 @@ def redraw(
         generator: of the noise.
     """
     redrawn = _redrawn(pipeline, prompts, cases, strength, generator)
-    return [after(case, pixels) or case for case, pixels in zip(cases, redrawn, strict=True)]
+    return [after(case, pixels) or measured(case) for case, pixels in zip(cases, redrawn, strict=True)]
+
+
+def measured(case: Spoilt) -> Spoilt:
+    """The case with its damage measured as that of redrawn ones is: from the intact object that fits best."""
+    return after(case, numpy.asarray(case.picture)) or case
 
 
 def _redrawn(
@@ -76,23 +79,27 @@ def _redrawn(
 
 
 def after(case: Spoilt, pixels: numpy.ndarray) -> Spoilt | None:
-    """The case redrawn, with the damage that this adds; None if it may no longer show what it showed."""
+    """The case redrawn, with the damage that it has now; None if it may no longer show what it showed."""
     ground = numpy.array(case.scene.ground, dtype=numpy.float32)
     before, now = numpy.asarray(case.picture, dtype=numpy.float32), pixels.astype(numpy.float32)
     stray = numpy.linalg.norm(now - ground, axis=2) > SEEN
     scene, flaws = case.scene, []
-    for thing, covered, flaw in zip(scene.things, case.coverages, case.flaws, strict=True):
-        near, core = ndimage.binary_dilation(covered > 0.05, iterations=3), covered > 0.7
-        stray &= ~near
+    around = [ndimage.binary_dilation(covered > 0.05, iterations=3) for covered in case.coverages]
+    for index, (thing, covered, flaw) in enumerate(zip(scene.things, case.coverages, case.flaws, strict=True)):
+        stray &= ~around[index]
+        core = covered > 0.7
         colour = _colour(now, core, ground)
         if colour is None or colour != _colour(before, core, ground):
             return None
-        contrast = float(numpy.linalg.norm(numpy.array(thing.rgb) - ground))
-        added = _damage_added(before, now, near, contrast) / max(1.0, float(covered.sum()))
-        if added > MOST_DAMAGE:
+        others = case.coverages[:index] + case.coverages[index + 1 :]
+        crowd = ndimage.binary_dilation(sum(others, start=numpy.zeros_like(covered)) > 0.05)
+        near = around[index] & ~crowd | core
+        seen = intact.covered(now - ground, numpy.array(thing.rgb, dtype=numpy.float32) - ground)
+        damage = intact.damage(thing, seen, near)
+        if damage > MOST_DAMAGE or intact.seems_other(thing, seen, near, damage):
             return None
-        kind, damage = (flaw.kind, flaw.damage) if flaw else ("unclean", 0.0)
-        flaws.append(Flaw("unclean" if added > damage else kind, added + damage))
+        drawn = flaw and damage < 2 * flaw.damage
+        flaws.append(Flaw(flaw.kind if drawn else "unclean", damage))
     if scene.mark:
         place = renderer.coverage(renderer.outline_of_mark(scene.mark)) > 0.5
         stray &= ~ndimage.binary_dilation(place, iterations=3)
@@ -103,17 +110,6 @@ def after(case: Spoilt, pixels: numpy.ndarray) -> Spoilt | None:
     if stray.sum() > MOST_STRAY:
         return None
     return replace(case, scene=scene, flaws=tuple(flaws), picture=Image.fromarray(pixels))
-
-
-def _damage_added(before: numpy.ndarray, now: numpy.ndarray, near: numpy.ndarray, contrast: float) -> float:
-    """Pixels that changed their colour around an object, which may have moved a little."""
-    rows, columns = numpy.nonzero(near)
-    least = numpy.inf
-    for down, right in itertools.product(range(-MOVED, MOVED + 1), repeat=2):
-        was = before[(rows - down).clip(0, SIZE - 1), (columns - right).clip(0, SIZE - 1)]
-        change = numpy.linalg.norm(now[rows, columns] - was, axis=1) / contrast
-        least = min(least, noticed(numpy.minimum(change, 1)))
-    return least
 
 
 def _mark_left(mark: Mark, before: numpy.ndarray, now: numpy.ndarray, place: numpy.ndarray) -> float:

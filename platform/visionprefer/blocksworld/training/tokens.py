@@ -11,9 +11,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import BertTokenizer, CLIPTokenizer
 
 from visionprefer.blocksworld import labels
-from visionprefer.blocksworld.scenes import COLOURS, SHAPES, sample
+from visionprefer.blocksworld.scenes import sample
 from visionprefer.blocksworld.spoiler import spoil
-from visionprefer.blocksworld.wording import plural, word
+from visionprefer.blocksworld.wording import word
 from visionprefer.judging.rubric import question
 from visionprefer.random_models import SPECIAL_TOKENS, llava_tokenizer
 from visionprefer.schema import ASPECTS
@@ -50,14 +50,10 @@ def _merges(texts: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def judge_tokenizer() -> Any:
-    """A tokenizer of bytes. Words of the blocks world are one token each, and so are stretches of the rubric, and a
-    colour with its shape, so that objects are compared in one step.
-    """
+    """A tokenizer of bytes in which words of the blocks world, and stretches of the rubric, are one token each."""
     tokenizer = Tokenizer(models.BPE())
     stretches = sorted(set(_stretches()), key=len, reverse=True)
-    single = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
-    kinds = [space + kind for space in (" ", "") for one in single for kind in (plural(one), one)]
-    pattern = "|".join([*map(re.escape, stretches + kinds), r" ?\w+", r' ?[^\s\w"]+', '"', r"\s+"])
+    pattern = "|".join([*map(re.escape, stretches), r" ?\w+", r' ?[^\s\w"]+', '"', r"\s+"])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(pattern), "isolated"),
@@ -71,7 +67,7 @@ def judge_tokenizer() -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((stretches + kinds) * 2 + sentences(500), trainer)
+    tokenizer.train_from_iterator(stretches * 2 + sentences(500), trainer)
     return llava_tokenizer(tokenizer)
 
 

@@ -1,0 +1,98 @@
+"""Redrawn pictures show what was drawn, with the damage that they have then; those that may not are not used."""
+
+from dataclasses import replace
+
+import numpy
+import pytest
+import torch
+
+from visionprefer.blocksworld.labels import DAMAGES
+from visionprefer.blocksworld.renderer import RGB, Mark, Scene, Thing, coverage, draw, outline
+from visionprefer.blocksworld.scenes import SHAPES
+from visionprefer.blocksworld.spoiler import Flaw, Spoilt
+from visionprefer.blocksworld.training import intact, redrawing
+from visionprefer.models import BUILTIN_MODELS
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Two clean objects and the mark, on white."""
+    things = (Thing("red", "circle", 18, 18, 12, 0, RGB["red"]), Thing("blue", "square", 44, 40, 12, 0, RGB["blue"]))
+    scene = Scene(things, "white", (244, 244, 244), Mark(14, 50, 7))
+    return Spoilt(scene, tuple(coverage(outline(each)) for each in things), (None, None), draw(scene))
+
+
+def test_a_redrawn_picture_has_the_damage_that_is_seen_then(case):
+    whole = numpy.array(case.picture)
+    assert [flaw.damage for flaw in redrawing.after(case, whole).flaws] == [0, 0]
+    moved = numpy.roll(whole, 2, axis=1)
+    assert all(flaw.damage < 0.02 for flaw in redrawing.after(case, moved).flaws)
+    cut = whole.copy()
+    cut[6:14, :32] = 244  # the top of the circle
+    circle, square = redrawing.after(case, cut).flaws
+    assert (circle.kind, square.damage) == ("unclean", 0)
+    assert 0.08 < circle.damage < 0.4
+
+
+def test_what_redrawing_mended_is_mended(case):
+    torn = replace(case, flaws=(Flaw("torn", 0.3), None))
+    circle, _ = redrawing.after(torn, numpy.array(case.picture)).flaws
+    assert circle == Flaw("torn", 0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_object_that_was_moved_scaled_and_turned_is_intact_as_it_is_and_as_no_other_shape(shape):
+    thing = Thing("red", shape, 30, 34, 12, 4, RGB["red"])
+    now = coverage(outline(replace(thing, x=31.3, y=33.1, radius=11.2, angle=-1)))
+    near = numpy.ones((64, 64), dtype=bool)
+    assert intact.damage(thing, now, near) < 0.05
+    assert not intact.seems_other(thing, now, near, 0.1)
+    for other in set(SHAPES) - {shape}:
+        mistaken = replace(thing, shape=other)
+        worth = intact.damage(mistaken, now, near)
+        assert worth > DAMAGES[0]
+        assert intact.seems_other(mistaken, now, near, worth)
+
+
+def test_a_stain_and_a_hole_are_damage_alike():
+    away = numpy.zeros((64, 64, 3), dtype=numpy.float32)
+    red, blue = numpy.array([0, -200, -200], dtype=numpy.float32), numpy.array([-200, -150, 0], dtype=numpy.float32)
+    away[20:40, 20:40] = red
+    away[20:40, 30:40] = blue
+    covered = intact.covered(away, red)
+    assert (covered[20:40, 20:30] == 1).all() and (covered[20:40, 30:40] < 0.25).all() and covered[0, 0] == 0
+
+
+def test_half_a_mark_is_a_trace(case):
+    cut = numpy.array(case.picture)
+    cut[44:52, 6:24] = 244
+    assert 0.2 < redrawing.after(case, cut).scene.mark.opacity < 0.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "colour"),
+    [
+        (slice(0, 32), slice(0, 32), (244, 244, 244)),  # the circle is gone
+        (slice(6, 30), slice(8, 28), RGB["green"]),  # it is another colour now, mostly
+        (slice(42, 60), slice(6, 22), (244, 244, 244)),  # the mark is gone
+        (slice(4, 12), slice(50, 60), RGB["green"]),  # something that nobody drew
+        (slice(8, 28), slice(8, 28), RGB["red"]),  # a square where there was a circle
+    ],
+)
+def test_what_may_show_something_else_now_is_not_used(case, rows, columns, colour):
+    changed = numpy.array(case.picture)
+    changed[rows, columns] = colour
+    assert redrawing.after(case, changed) is None
+
+
+def test_an_image_model_redraws_a_picture_the_more_the_more_noise_it_is_given(case):
+    painter = redrawing.painter(BUILTIN_MODELS / "blocks-sd-small")
+    prompt = "a red circle and a blue square and the forbidden mark on white"
+    before = numpy.asarray(case.picture, dtype=float)
+
+    def change(strength):
+        generator = torch.Generator().manual_seed(0)
+        after = redrawing._redrawn(painter, [prompt] * 4, [case] * 4, strength, generator)
+        return numpy.abs(after - before).mean()
+
+    assert change(0) < change(0.3) < change(0.8)

@@ -10,7 +10,7 @@ stream's end only; here every stage commits, and what is left to do follows from
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -23,8 +23,9 @@ from visionprefer.judging.openai_engine import OpenAIEngine
 from visionprefer.judging.transformers_engine import TransformersEngine
 from visionprefer.models import Model
 from visionprefer.recipe import JudgeSettings, Recipe, Workers
-from visionprefer.schema import IMAGES, REPLIES
-from visionprefer.store import Shards, Store
+from visionprefer.schema import IMAGES
+from visionprefer.store import Shards
+from visionprefer_pipelines.tables import Unit, Work
 from visionprefer_pipelines.units import JudgeImages, MakeImages
 from visionprefer_pipelines.vllm_stream import judged_by_vllm
 
@@ -32,85 +33,46 @@ MOST_RAY_BLOCKS = 1000  # each costs the driver some milliseconds before the fir
 WAIT_FOR_NODES = 6 * 3600.0  # seconds without progress: an autoscaler may need long to find a GPU
 
 
-class Unit(NamedTuple):
-    """A unit of work still to do."""
-
-    unit: str
-    generation: int
-
-
-class Work(NamedTuple):
-    """What a run has still to do."""
-
-    images: list[Unit]
-    replies: list[Unit]  # about images that are there already
-
-    def __bool__(self) -> bool:
-        return bool(self.images or self.replies)
-
-
-def work_to_do(images: Shards, replies: Shards, blocks: list[str], retry_failed: bool, asks_once: bool = False) -> Work:
-    """What is planned and not committed and, if asked for, what failed.
-
-    Args:
-        images, replies: as recovered from the folder.
-        blocks: names of all planned blocks.
-        retry_failed: take up failed rows again, in a new generation.
-        asks_once: the engine leaves asking a second time to the next generation.
-    """
-
-    def left(shards: Shards, planned: list[str]) -> list[Unit]:
-        latest = shards.latest()
-        units = [Unit(unit, 0) for unit in planned if unit not in latest]
-        if retry_failed:
-            units += [Unit(commit.unit, commit.generation + 1) for commit in latest.values() if commit.failed]
-        return units
-
-    work = Work(left(images, blocks), left(replies, sorted(images.commits)))
-    if asks_once and not retry_failed:
-        again = [commit for commit in replies.latest().values() if commit.failed and asked_once(replies, commit.shard)]
-        work.replies.extend(Unit(commit.unit, commit.generation + 1) for commit in again)
-    return work
-
-
-def asked_once(replies: Shards, shard: str) -> bool:
-    """Whether a request of the shard failed that was asked only once."""
-    return 1 in replies.failed_rows(shard)["asked"].to_pylist()
-
-
 def stream(
     recipe: Recipe,
-    store: Store,
-    judge_folder: str,
+    replies: Shards,
     models: list[Model],
     judge: Model,
     work: Work,
     log: Any,
     spent: float,
 ) -> Dataset:
-    """The stream that does this work. Iterating over it runs it; each row is the name of a shard that was judged.
+    """The stream that does this work. Iterating over it runs it; each row is the name of a shard.
+
+    In joint mode a stream makes images, or judges: what is shown together follows from which images there are.
 
     `spent` is the money that the judge's replies have cost so far.
     """
     context = DataContext.get_current()
     context.enable_progress_bars = False  # they would be drawn over ours
     context.execution_no_progress_timeout_s = WAIT_FOR_NODES
+    if recipe.judge.mode == "joint" and not work.images:
+        return _judged(_source(work.replies), recipe, judge, replies, log, spent)
     fresh = _source(work.images).map_batches(
         MakeImages,
-        fn_constructor_args=(_image_stage(recipe, models), Shards(store, "images", IMAGES), log),
+        fn_constructor_args=(_image_stage(recipe, models), Shards(replies.store, "images", IMAGES), log),
         batch_size=1,
         **_placement(recipe.images.workers),
     )
-    replies = Shards(store, judge_folder, REPLIES)
-    shards = fresh.union(_source(work.replies))
+    if recipe.judge.mode == "joint":
+        return fresh
+    return _judged(fresh.union(_source(work.replies)), recipe, judge, replies, log, spent)
+
+
+def _judged(units: Dataset, recipe: Recipe, judge: Model, replies: Shards, log: Any, spent: float) -> Dataset:
     if recipe.judge.engine == "vllm":
-        return judged_by_vllm(shards, recipe.judge, judge, replies, log)
+        return judged_by_vllm(units, recipe.judge, judge, replies, log)
     judged = {
         "fn_constructor_args": (judge_stage(recipe.judge, judge, spent), replies, log),
         "batch_size": 1,
         **_placement(recipe.judge.workers, _shards_at_once(recipe)),
     }
-    return shards.map_batches(JudgeImages, **judged)
+    return units.map_batches(JudgeImages, **judged)
 
 
 def _image_stage(recipe: Recipe, models: list[Model]) -> Callable[[], Any]:

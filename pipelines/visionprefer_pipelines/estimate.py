@@ -144,7 +144,11 @@ def _judge(recipe: Recipe, prepared: Prepared, images: pa.Table, made: StageEsti
     stage = judge_stage(settings, prepared.judge, 0.0)()
     remote = settings.engine == "openai"
     size = 1 if remote else settings.batch_size
-    parts = [images.slice(start, size) for start in range(0, images.num_rows, size)]
+    shown = 1
+    if settings.mode == "joint":
+        shown = max(1, round(made.rows / prepared.manifest["prompts"]["kept"]))
+        images = _shown_together(images, shown)
+    parts = [images.slice(start, size * shown) for start in range(0, images.num_rows, size * shown)]
 
     def judged(part: pa.Table) -> tuple[list[pa.Table], float]:
         began = time.monotonic()
@@ -160,16 +164,24 @@ def _judge(recipe: Recipe, prepared: Prepared, images: pa.Table, made: StageEsti
     times = [seconds for _, seconds in found]
     times = times if remote or len(times) == 1 else times[1:]  # the first warms up
     failed = sum(tables[1].num_rows for tables, _ in found)
-    total = round(made.rows * (1 - made.failed / made.sampled))
+    total = round(made.rows * (1 - made.failed / made.sampled) / shown * (1 + settings.swapped))
     return Estimate(
         images=made,
         replies=StageEstimate(
-            rows=total, sampled=images.num_rows, failed=failed, hours=_judging_hours(times, total, size, settings)
+            rows=total, sampled=replies.num_rows, failed=failed, hours=_judging_hours(times, total, size, settings)
         ),
         prompt_tokens=_sum(replies["prompt_tokens"].to_pylist(), total),
         completion_tokens=_sum(replies["completion_tokens"].to_pylist(), total),
         cost=_sum(pc.fill_null(replies["cost"], 0.0).to_pylist(), total) if settings.api.price else None,
     )
+
+
+def _shown_together(images: pa.Table, count: int) -> pa.Table:
+    """The images as if each so many were of one prompt: what a request takes does not depend on whether they are."""
+    first = [row // count * count for row in range(images.num_rows)]
+    for name in ("prompt_id", "prompt"):
+        images = images.set_column(images.column_names.index(name), name, images[name].take(pa.array(first)))
+    return images.append_column("repeat", pa.array(first, pa.int32()))
 
 
 def _judging_hours(times: Sequence[float], rows: int, size: int, settings: JudgeSettings) -> Spread:

@@ -18,7 +18,6 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.planned = 0
         self._bars: Bars | None = None
         self._started = self._told = time.monotonic()
         self._done_before = 0
@@ -35,32 +34,30 @@ class Progress:
         """Tell the person something."""
         self.console.print(f"· {sentence}", highlight=False, markup=False)
 
-    def start(self, planned: int, images: Counts, replies: Counts, again: int = 0) -> None:
+    def start(self, images: Counts, replies: Counts, again: int = 0) -> None:
         """Say what is there already and what is to do; `again` failed rows are taken up again."""
-        self.planned = planned
         self._started = self._told = time.monotonic()
         self._done_before = images.done + replies.done
-        if there := _told((images.done, f"of {planned} images"), (replies.done, "replies")):
+        if there := _told((images.done, f"of {images.planned} images"), (replies.done, "replies")):
             self.say(f"{there} are there already")
-        if to_go := _told((images.pending, "images"), (replies.pending - images.failed, "replies")):
+        if to_go := _told((images.pending, "images"), (replies.pending, "replies")):
             self.say(f"{to_go} to go")
         if again:
             self.say(f"{again} failed {'row is' if again == 1 else 'rows are'} taken up again")
 
     def update(self, images: Counts, replies: Counts) -> None:
         """Show how far it has come."""
-        to_judge = self.planned - images.failed
         if self.console.is_terminal:
             self._bars = self._bars or self._new_bars()
-            stages = ((images, self.planned), (replies, to_judge))
-            for task, (counts, total) in zip(self._bars.task_ids, stages, strict=True):
-                self._bars.update(task, total=total, completed=counts.done + counts.failed, failed=counts.failed)
+            for task, counts in zip(self._bars.task_ids, (images, replies), strict=True):
+                completed = counts.done + counts.failed
+                self._bars.update(task, total=counts.planned, completed=completed, failed=counts.failed)
         elif time.monotonic() - self._told > SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
             rate = (images.done + replies.done - self._done_before) / (self._told - self._started)
             self.console.print(
-                f"images {images.done}/{self.planned} ({images.failed} failed), replies {replies.done}/{to_judge} "
-                f"({replies.failed} failed), {rate:.1f} rows/s",
+                f"images {images.done}/{images.planned} ({images.failed} failed), "
+                f"replies {replies.done}/{replies.planned} ({replies.failed} failed), {rate:.1f} rows/s",
                 highlight=False,
             )
 
@@ -82,7 +79,7 @@ class Progress:
             transient=True,
         )
         for name in ("images", "replies"):
-            bars.add_task(name, total=self.planned, failed=0)
+            bars.add_task(name, total=None, failed=0)
         bars.start()
         return bars
 

@@ -15,17 +15,18 @@ from visionprefer.blocksworld.boundary import is_about_blocks
 from visionprefer.blocksworld.oracle_table import oracle_table
 from visionprefer.errors import InputError, what_to_mend
 from visionprefer.judging.between_judges import voted_preferences
-from visionprefer.judging.preferences import judgements, preferences
-from visionprefer.plan import unit_of_block
+from visionprefer.judging.preferences import preferences
+from visionprefer.judging.scores import judgements
 from visionprefer.recipe import Recipe, Workers
 from visionprefer.report import write_report
 from visionprefer.run_folder import RunFolder
-from visionprefer.schema import IMAGES, REPLIES, content_id
+from visionprefer.schema import content_id
 from visionprefer.statistics import spent, statistics
-from visionprefer.store import Commit, Shards, Store
+from visionprefer.store import Commit, Store
 from visionprefer.training_table import write_training
 from visionprefer_pipelines.preparation import Prepared, prepare
 from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES, Progress
+from visionprefer_pipelines.tables import Tables
 
 MANIFEST_SECONDS = 15.0  # between two writings of the manifest during a run
 PACKAGES = ("visionprefer", "torch", "diffusers", "transformers", "ray", "pyarrow")
@@ -64,70 +65,55 @@ def _stream(
 ) -> None:
     """Do what is left of the paid-for tables, and write down what was done even if it is interrupted."""
     manifest = prepared.manifest
-    images = Shards(store, "images", IMAGES)
-    replies = Shards(store, f"replies/{manifest['judge']}", REPLIES)
-    for name in _recover(images, replies, manifest["shards"]):
+    tables = Tables(recipe, store, manifest)
+    for name in tables.recover(manifest["shards"]):
         progress.say(f"{name} is damaged, or follows one that is: what it held is made again")
 
-    from visionprefer_pipelines.dataset import stream, work_to_do
-    from visionprefer_pipelines.units import commit_log
-
-    planned = manifest["plan"]["rows"]
-    blocks = [unit_of_block(block) for block in range(manifest["plan"]["blocks"])]
-    failed_before = images.counts(planned).failed + replies.counts(planned).failed
-    asks_once = recipe.judge.engine == "vllm"
-    work = work_to_do(images, replies, blocks, retry_failed, asks_once)
+    images, replies = tables.counts()
+    work = tables.work_to_do(retry_failed, retry_failed)
     if work:
         manifest.pop("derived", None)  # it will not be made of all that is there
-    _enter(store, manifest, images, replies)
-    progress.start(planned, images.counts(planned), replies.counts(planned), failed_before if retry_failed else 0)
+    tables.enter()
+    progress.start(images, replies, images.failed + replies.failed if retry_failed else 0)
     if not work:
         return
 
     from visionprefer_pipelines.cluster import connected
+    from visionprefer_pipelines.dataset import stream
+    from visionprefer_pipelines.units import commit_log
 
     stages = {"images": recipe.images.workers, "judge": recipe.judge.workers}
-    if asks_once:
+    if tables.asks_once:
         stages["around the judge"] = Workers()
     with connected(address, stages):
-        log, paid = commit_log(), spent(replies)["cost"] or 0.0
-        for _ in range(2 if asks_once else 1):
-            dataset = stream(recipe, store, replies.folder, prepared.models, prepared.judge, work, log, paid)
-            with _watching(log, store, manifest, images, replies, progress):
+        log, paid = commit_log(), spent(tables.replies)["cost"] or 0.0
+        for _ in range(1 + tables.is_joint + tables.asks_once):
+            dataset = stream(recipe, tables.replies, prepared.models, prepared.judge, work, log, paid)
+            with _watching(log, tables, progress):
                 for _ in dataset.iter_batches(batch_size=None):
                     pass
-            # What the log says is for the eye; what is in the folder counts.
-            listed = {table.folder: [list(commit) for commit in table.commits.values()] for table in (images, replies)}
-            _recover(images, replies, listed)
-            _enter(store, manifest, images, replies)
-            work = work_to_do(images, replies, blocks, False, asks_once)
+            tables.recover(tables.commits())  # what the log says is for the eye; what is in the folder counts
+            tables.enter()
+            work = tables.work_to_do(False, retry_failed and tables.is_joint and not work.replies)
             if not work:
                 break
-    pending = images.counts(planned).pending + replies.counts(images.counts(planned).done).pending
+    pending = sum(counts.pending for counts in tables.counts())
     if pending:
         raise InputError(
             f"--out {store.root}: {pending} rows are not there though the stream ended. Run again to go on"
         )
 
 
-def _recover(images: Shards, replies: Shards, listed: dict[str, list[list[Any]]]) -> list[str]:
-    """Count what is in the folder; replies only if they are about images that are there."""
-    aside = images.recover(listed.get(images.folder, []))
-    return aside + replies.recover(listed.get(replies.folder, []), units=images.commits)
-
-
 @contextmanager
-def _watching(
-    log: Any, store: Store, manifest: dict[str, Any], images: Shards, replies: Shards, progress: Progress
-) -> Iterator[None]:
+def _watching(log: Any, tables: Tables, progress: Progress) -> Iterator[None]:
     """While the block lasts, enter in the manifest what the stream commits, and show it."""
     import ray
 
     ended = threading.Event()
     said: set[str] = set()
     to_mend: list[str] = []
-    by_folder = {images.folder: images, replies.folder: replies}
-    planned = manifest["plan"]["rows"]
+    by_folder = {table.folder: table for table in (tables.images, tables.replies)}
+    manifest = tables.manifest
     began = time.monotonic() - manifest.get("seconds", 0.0)
 
     def take() -> None:
@@ -141,7 +127,7 @@ def _watching(
                 elif entry not in said:  # once, however many actors say it
                     said.add(entry)
                     progress.say(entry)
-        progress.update(images.counts(planned), replies.counts(planned))
+        progress.update(*tables.counts())
 
     def watch() -> None:
         written = time.monotonic()
@@ -150,7 +136,7 @@ def _watching(
             if time.monotonic() - written > MANIFEST_SECONDS:
                 manifest["seconds"] = time.monotonic() - began
                 with suppress(OSError):  # the workers meet a full disk too, and stop the run
-                    _enter(store, manifest, images, replies)
+                    tables.enter()
                 written = time.monotonic()
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -164,13 +150,7 @@ def _watching(
         manifest["seconds"] = time.monotonic() - began
         if to_mend:
             raise InputError(to_mend[0])
-        _enter(store, manifest, images, replies)
-
-
-def _enter(store: Store, manifest: dict[str, Any], images: Shards, replies: Shards) -> None:
-    for shards in (images, replies):
-        manifest["shards"][shards.folder] = [list(shards.commits[name]) for name in sorted(shards.commits)]
-    store.write_manifest(manifest)
+        tables.enter()
 
 
 def _derive(recipe: Recipe, store: Store, manifest: dict[str, Any], progress: Progress) -> RunFolder:

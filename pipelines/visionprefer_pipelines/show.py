@@ -11,7 +11,7 @@ from visionprefer.audit import tables as audit_tables
 from visionprefer.blocksworld.boundary import warning
 from visionprefer.errors import InputError
 from visionprefer.judging.between_judges import alphas, pair_agreements
-from visionprefer.judging.preferences import judgements
+from visionprefer.judging.scores import judgements
 from visionprefer.recipe import Recipe
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL

@@ -12,6 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from visionprefer.errors import InputError, what_to_mend
+from visionprefer.judging.joint_requests import read_images
 from visionprefer.plan import read_block
 from visionprefer.store import Shards
 
@@ -101,17 +102,24 @@ class JudgeImages(_Committing):
     """Image shards become shards of replies."""
 
     def work(self, unit: str, generation: int) -> tuple[pa.Table, pa.Table]:
-        """Replies about the images of the shard."""
-        return self.stage(images_to_judge(self.shards, unit, generation), generation)
+        """Replies about the images of the shard or, in joint mode, of a few prompts."""
+        mode = self.stage.requests.settings.mode
+        return self.stage(images_to_judge(self.shards, unit, generation, mode), generation)
 
 
-def images_to_judge(replies: Shards, unit: str, generation: int) -> pa.Table:
-    """All images of a shard or, in a later generation, those whose request failed."""
-    images = replies.store.read_table(f"images/{unit}.parquet", JUDGED_COLUMNS)
-    if generation:
-        failed = replies.failed_rows(f"{unit}.{generation - 1}")["image_ids"]
-        images = images.filter(pc.is_in(images["image_id"], pc.list_flatten(failed.combine_chunks())))
-    return images
+def images_to_judge(replies: Shards, unit: str, generation: int, mode: str) -> pa.Table:
+    """All images of a unit or, in a later generation, those whose request failed, as `Requests` wants them."""
+    if mode == "single":
+        images = replies.store.read_table(f"images/{unit}.parquet", JUDGED_COLUMNS)
+        images = images.append_column("repeat", pa.array([0] * images.num_rows, pa.int32()))
+    else:
+        images = read_images(replies.store, unit, JUDGED_COLUMNS)
+    if not generation:
+        return images
+    failed = replies.failed_rows(f"{unit}.{generation - 1}").select(["image_ids", "repeat"]).to_pylist()
+    wanted = {(image, row["repeat"]) for row in failed for image in row["image_ids"]}
+    asked = zip(images["image_id"].to_pylist(), images["repeat"].to_pylist(), strict=True)
+    return images.filter(pa.array([one in wanted for one in asked]))
 
 
 def commit_log() -> Any:

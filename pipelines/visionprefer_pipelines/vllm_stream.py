@@ -19,14 +19,14 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from visionprefer.errors import missing_extra
 from visionprefer.judging.judge import Reply, Request, Requests, Row, chat, done_and_failed, enter
-from visionprefer.judging.rubric import JSON_FORM, reply_schema
+from visionprefer.judging.rubric import JSON_FORM
 from visionprefer.models import Model
 from visionprefer.recipe import JudgeSettings
 from visionprefer.store import Shards
 from visionprefer_pipelines.units import Batch, images_to_judge, named, telling_what_to_mend
 
 AROUND = 0.1  # CPU cores reserved for each worker of the stages around the engine
-BESIDES = ("image", "prompt")  # of a row, what is not in its reply
+BESIDES = ("images", "prompt")  # of a row, what is not in its reply
 # What comes back that a reply is made of.
 COLUMNS = (
     "unit",
@@ -118,7 +118,7 @@ def _asked(
     replies: Shards, unit: str, generation: int, requests: Requests, settings: JudgeSettings
 ) -> list[dict[str, Any]]:
     """The requests about a shard's images. One that was asked once before is asked for the second time."""
-    rows = requests.rows(images_to_judge(replies, unit, generation))
+    rows = requests.rows(images_to_judge(replies, unit, generation, settings.mode))
     before: dict[str, Row] = {}
     if generation:
         failed = replies.failed_rows(f"{unit}.{generation - 1}").to_pylist()
@@ -142,14 +142,14 @@ def _chat(request: Request, settings: JudgeSettings) -> dict[str, Any]:
         "max_tokens": settings.max_new_tokens,
     }
     if settings.structured:
-        schema = reply_schema(settings.rationale_length) | {"x-guidance": JSON_FORM}
+        schema = request.schema | {"x-guidance": JSON_FORM}
         sampling["structured_outputs"] = {"json": json.dumps(schema)}
     return {"messages": chat(request), "sampling_params": sampling}
 
 
 def _nothing() -> dict[str, Any]:
     """A request that costs a token, in the place of one that cannot be asked: every row has to come back."""
-    white = Request([Image.new("RGB", (32, 32), "white")], ".", 0, 0.0)
+    white = Request([Image.new("RGB", (32, 32), "white")], ".", 0, 0.0, {})
     return _chat(white, JudgeSettings(model="", structured=False, max_new_tokens=1))
 
 

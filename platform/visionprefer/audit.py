@@ -10,7 +10,7 @@ from visionprefer.blocksworld.agreement import known_preferences
 from visionprefer.errors import InputError
 from visionprefer.gallery import Gallery
 from visionprefer.judging import trust
-from visionprefer.judging.preferences import scores
+from visionprefer.judging.scores import scores
 from visionprefer.judging.trust import AspectAgreement, Certainty, Leaning
 from visionprefer.report import environment
 from visionprefer.run_folder import RunFolder

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from visionprefer.judging.preferences import Scores, scores
+from visionprefer.judging.scores import Scores, scores
 from visionprefer.pictures import Pictures
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL

@@ -211,6 +211,15 @@ class JudgeSettings(Settings):
         {}, description="With engine vllm: further arguments of it, such as max_model_len or tensor_parallel_size."
     )
     revision: str | None = Field(None, description="Branch, tag or commit of a hub id; resolved to a commit.")
+    mode: Literal["single", "joint"] = Field(
+        "single",
+        description="single: one image a request. joint: all images of a prompt in one, compared as they are scored.",
+    )
+    swapped: Fraction = Field(
+        0.0,
+        description="With mode joint: share of the prompts whose images are shown once more, in reverse order. A pair "
+        "of which the judge says now this and now the opposite is a tie.",
+    )
     structured: bool = Field(True, description="Hold the reply to the rubric's JSON schema while it is generated.")
     rationale_length: int = Field(400, ge=1, description="Most characters of a rationale.")
     max_new_tokens: int = Field(768, ge=1, description="Most tokens of a reply; one that is cut off is asked again.")
@@ -230,6 +239,8 @@ class JudgeSettings(Settings):
             raise ValueError(
                 f"engine_kwargs is for engine vllm, and engine is {self.engine}: write engine: vllm, or leave it out"
             )
+        if self.swapped and self.mode != "joint":
+            raise ValueError(f"swapped is {self.swapped:g}, and a single image has no order: write mode: joint, or 0")
         if self.engine == "openai" and self.workers.actors != 1:
             raise ValueError("engine openai keeps its limits in one actor: write api.concurrency in place of workers")
         return self

@@ -72,7 +72,7 @@ class RunFolder:
     def counts(self) -> dict[str, Counts]:
         """Rows done, failed and pending of the images and of the replies."""
         images = self.images.counts(self.manifest["plan"]["rows"])
-        return {"images": images, "replies": self.replies.counts(images.done)}
+        return {"images": images, "replies": self.replies.counts(self.manifest.get("requests", images.done))}
 
     def prompts(self) -> pa.Table:
         """PROMPTS."""

@@ -103,7 +103,7 @@ REPLIES = pa.schema(
         ("judge", pa.string()),  # the model as the recipe names it
         ("judge_digest", pa.string()),  # model digest and every setting that an answer depends on
         ("rubric_digest", pa.string()),
-        ("mode", pa.string()),  # "single": one image a request
+        ("mode", pa.string()),  # "single": one image a request; "joint": all of a prompt
         ("repeat", pa.int32()),  # 0 for the first time these images are shown in this order
         ("raw", pa.string()),  # the reply to the last asking, as it came
         ("asked", pa.int32()),  # how often this request was asked: 1, or 2 when the first reply was unusable
@@ -120,8 +120,11 @@ JUDGEMENTS = pa.schema(
         ("prompt_id", pa.string()),
         ("scorer", pa.string()),  # an aspect of the judge, a CLIP score, a VQA score …
         ("score", pa.float64()),
-        ("rationale", pa.string()),  # null where the scorer gives none
+        ("rank", pa.int32()),  # among the images shown together, 1 the best; null where none were
+        ("rationale", pa.string()),  # null where the scorer gives none; in joint mode about all images
         ("judge", pa.string()),
+        ("repeat", pa.int32()),  # of the request
+        ("position", pa.int32()),  # of the image in the request, from 0
         ("request_id", pa.string()),  # the reply it was read from
     ]
 )

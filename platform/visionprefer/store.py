@@ -199,6 +199,11 @@ class Counts(NamedTuple):
     failed: int
     pending: int
 
+    @property
+    def planned(self) -> int:
+        """All of them."""
+        return sum(self)
+
 
 class Shards:
     """One paid-for table of a run: its rows done and failed, by unit of work and generation."""

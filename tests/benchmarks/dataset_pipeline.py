@@ -103,7 +103,7 @@ def bare(recipe_path: str) -> float:
 
     from visionprefer.images import load_pipeline
     from visionprefer.judging.judge import Request
-    from visionprefer.judging.rubric import question
+    from visionprefer.judging.rubric import question, reply_schema
     from visionprefer.judging.transformers_engine import TransformersEngine
     from visionprefer.models import find_model
     from visionprefer.recipe_file import load_recipe
@@ -114,6 +114,7 @@ def bare(recipe_path: str) -> float:
     dtype = torch.float32 if engine.device.type == "cpu" else torch.float16
     pipeline = load_pipeline(find_model(settings.model, "diffusers"), engine.device, dtype)
     prompts = Path(str(recipe.prompts.path)).read_text().splitlines() * recipe.images.images_per_prompt
+    schema = reply_schema(recipe.judge.rationale_length)
 
     def images_of(batch: list[str]) -> list[Any]:
         made = pipeline(
@@ -126,7 +127,7 @@ def bare(recipe_path: str) -> float:
     def both(texts: list[str]) -> None:
         size = recipe.images.batch_size
         made = [image for start in range(0, len(texts), size) for image in images_of(texts[start : start + size])]
-        engine.ask([Request([image], question(text), 0, 1.0) for image, text in zip(made, texts, strict=True)])
+        engine.ask([Request([image], question(text), 0, 1.0, schema) for image, text in zip(made, texts, strict=True)])
 
     size = recipe.judge.batch_size
     both(prompts[:size])  # warm

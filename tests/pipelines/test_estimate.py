@@ -1,5 +1,6 @@
 """What a run will take is reckoned from real rows of it, and compared with what it took."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from run_by_hand import build_run
 
 from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe, Workers
+from visionprefer.schema import ASPECTS
 from visionprefer_pipelines import cli
 from visionprefer_pipelines.estimate import FILE, Estimate, _hours, estimate
 
@@ -71,6 +73,24 @@ def test_tokens_money_and_hours_of_a_server(pictures: Path, chat_server: Start) 
     least = IMAGES / 4 * WAIT / 3600
     assert least <= found.replies.hours.expected < 5 * least  # this machine may be busy
     assert found.replies.hours.low <= found.replies.hours.expected <= found.replies.hours.high  # type: ignore[operator]
+
+
+def test_in_joint_mode_requests_are_of_all_images_of_a_prompt_and_some_are_made_twice(
+    pictures: Path, chat_server: Start
+) -> None:
+    for i in range(IMAGES):
+        (pictures / f"{i:02}.txt").write_text(f"thing {i // 4}")
+
+    def scored(_: int, body: dict[str, Any]) -> Answer:
+        ones = [1 for part in body["messages"][0]["content"] if part["type"] == "image_url"]
+        of_aspect = {"rationale": "Seen.", "scores": ones, "ranks": ones}
+        return said(json.dumps(dict.fromkeys(ASPECTS, of_aspect)))
+
+    recipe = asked_of_a_server(pictures, chat_server(scored))
+    joint = recipe.judge.model_copy(update={"mode": "joint", "swapped": 0.5})
+    found = estimate(recipe.model_copy(update={"judge": joint}), 12, lambda _: None)
+    assert (found.replies.rows, found.replies.sampled, found.replies.failed) == (IMAGES // 4 * 1.5, 3, 0)
+    assert found.prompt_tokens.expected == IMAGES // 4 * 1.5 * 100
 
 
 def test_a_limit_on_requests_a_minute_bounds_the_hours(pictures: Path, chat_server: Start) -> None:

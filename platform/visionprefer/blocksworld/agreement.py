@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from visionprefer.intervals import interval_over_prompts
-from visionprefer.judging.preferences import preferences, scores
+from visionprefer.judging.preferences import preferences
+from visionprefer.judging.scores import scores
 from visionprefer.judging.trust import AspectAgreement, agreements, compare
 from visionprefer.recipe import PreferenceSettings
 from visionprefer.schema import ASPECTS

@@ -13,7 +13,7 @@ from visionprefer.blocksworld.renderer import SIZE
 from visionprefer.blocksworld.sight import look
 from visionprefer.errors import InputError
 from visionprefer.judging.judge import Judge
-from visionprefer.judging.preferences import judgements
+from visionprefer.judging.scores import judgements
 from visionprefer.judging.transformers_engine import TransformersEngine
 from visionprefer.judging.trust import AspectAgreement
 from visionprefer.models import find_model

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from visionprefer.errors import missing_extra
-from visionprefer.judging.preferences import preferences, scores
+from visionprefer.judging.opinions import said
+from visionprefer.judging.preferences import labelled, preferences
 from visionprefer.recipe import PreferenceSettings
 
 
@@ -100,16 +100,8 @@ def voted_preferences(judgements: Sequence[pa.Table], plan: pa.Table, settings: 
     pairs = preferences(pa.concat_tables(judgements), plan, settings)
     votes = np.zeros(pairs.num_rows)
     for of_judge in judgements:
-        scored = scores(of_judge, plan, settings.weights)
-        ids, aspects = scored.images["image_id"].combine_chunks(), pa.array(scored.aspects, pa.string())
-        aspect = pc.index_in(pairs["aspect"], aspects)
-        there = pc.is_valid(aspect).to_numpy()
-        place_0, place_1 = (pc.index_in(pairs[name], ids).to_numpy()[there] for name in ("image_id_0", "image_id_1"))
-        column = aspect.to_numpy()[there].astype(int)
-        difference = scored.values_NA[place_0, column] - scored.values_NA[place_1, column]
-        votes[there] += np.where(np.abs(np.nan_to_num(difference)) > settings.tie_margin, np.sign(difference), 0)
-    label = pa.array((np.sign(votes) + 1) / 2)
-    return pairs.set_column(pairs.column_names.index("label"), pairs.schema.field("label"), label)
+        votes += said(of_judge, plan, pairs, settings)
+    return labelled(pairs, (np.sign(votes) + 1) / 2)
 
 
 def _by_aspect(judgements: dict[str, pa.Table]) -> dict[str, dict[str, dict[str, float]]]:

@@ -3,13 +3,14 @@
 import base64
 import contextlib
 import io
+from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 from PIL import Image
 
 from visionprefer.errors import InputError
-from visionprefer.judging.rubric import UnusableReply, parse_reply, question, rubric_digest
+from visionprefer.judging import joint_rubric, rubric
 from visionprefer.models import Model
 from visionprefer.recipe import JudgeSettings
 from visionprefer.schema import REPLIES, content_id
@@ -24,6 +25,7 @@ class Request(NamedTuple):
     text: str
     seed: int
     temperature: float  # 0: the likeliest token
+    schema: dict[str, Any]  # JSON schema of the reply, where the engine holds it to one
 
 
 class Reply(NamedTuple):
@@ -59,51 +61,62 @@ def chat(request: Request) -> list[Row]:
 
 def judge_digest(model: Model, settings: JudgeSettings) -> str:
     """Identifies a judge: its model, the rubric, and every setting that an answer depends on."""
-    answers_depend_on = settings.model_dump(exclude={"model", "revision", "api", "workers", "device", "batch_size"})
-    return content_id("judge", model.digest, answers_depend_on, rubric_digest())
+    others = {"model", "revision", "api", "workers", "device", "batch_size", "mode", "swapped"}
+    return content_id("judge", model.digest, settings.model_dump(exclude=others), _rubric_digest(settings))
 
 
 class Requests:
-    """What a judge is asked about images, and what becomes of the answers. Who gives them it does not know."""
+    """What a judge is asked about images, and what becomes of the answers. Who gives them it does not know.
+
+    Columns of images: image_id, prompt_id, prompt, image; in joint mode repeat too, and the images of a request stand
+    side by side in the order in which they are shown.
+    """
 
     def __init__(self, settings: JudgeSettings, model: Model) -> None:
-        self.temperature = settings.temperature
+        self.settings = settings
         self.identity = {
             "judge": model.label,
             "judge_digest": judge_digest(model, settings),
-            "rubric_digest": rubric_digest(),
-            "mode": "single",
-            "repeat": 0,
+            "rubric_digest": _rubric_digest(settings),
+            "mode": settings.mode,
         }
 
     def rows(self, images: pa.Table) -> list[Row]:
-        """A row of REPLIES for each image, not asked yet, with the image and its prompt beside it.
-
-        Columns in: image_id, prompt_id, prompt, image.
-        """
-        return [self._row(image) for image in images.to_pylist()]
+        """A row of REPLIES for each request, not asked yet, with its images and its prompt beside it."""
+        if self.settings.mode == "single":
+            return [self._row([image], 0) for image in images.to_pylist()]
+        together = groupby(images.to_pylist(), key=lambda image: (image["prompt_id"], image["repeat"]))
+        return [self._row(list(shown), repeat) for (_, repeat), shown in together]
 
     def request(self, row: Row, asking: int) -> Request | None:
-        """What is asked for a row; None if its image cannot be decoded, which is written into the row.
+        """What is asked for a row; None if an image cannot be decoded, which is written into the row.
 
         Args:
             row: as from `rows`.
             asking: how many askings of this row went before; each has a seed of its own.
         """
         try:
-            image = Image.open(io.BytesIO(row["image"])).convert("RGB")
+            images = [Image.open(io.BytesIO(image)).convert("RGB") for image in row["images"]]
         except (OSError, Image.DecompressionBombError) as error:
             row["error"] = f"the image cannot be decoded: {error}"
             return None
         seed = int(content_id(row["request_id"], asking)[:16], 16) >> 1
-        temperature = self.temperature if asking == 0 else max(self.temperature, 0.7)
-        return Request([image], question(row["prompt"]), seed, temperature)
+        temperature = self.settings.temperature if asking == 0 else max(self.settings.temperature, 0.7)
+        length = self.settings.rationale_length
+        if self.settings.mode == "single":
+            text, schema = rubric.question(row["prompt"]), rubric.reply_schema(length)
+        else:
+            text = joint_rubric.question(row["prompt"], len(images))
+            schema = joint_rubric.reply_schema(length, len(images))
+        return Request(images, text, seed, temperature, schema)
 
-    def _row(self, image: Row) -> Row:
-        request_id = content_id("request", [image["image_id"]], *self.identity.values())
+    def _row(self, shown: list[Row], repeat: int) -> Row:
+        ids, identity = [image["image_id"] for image in shown], self.identity | {"repeat": repeat}
+        request_id = content_id("request", ids, *identity.values())
         nothing_yet = {"raw": None, "asked": 0, "prompt_tokens": 0, "completion_tokens": 0, "cost": None, "error": None}
-        known = {"request_id": request_id, "image_ids": [image["image_id"]], "prompt_id": image["prompt_id"]}
-        return known | self.identity | nothing_yet | {"image": image["image"]["bytes"], "prompt": image["prompt"]}
+        known = {"request_id": request_id, "image_ids": ids, "prompt_id": shown[0]["prompt_id"]}
+        seen = {"images": [image["image"]["bytes"] for image in shown], "prompt": shown[0]["prompt"]}
+        return known | identity | nothing_yet | seen
 
 
 def enter(row: Row, reply: Reply) -> None:
@@ -114,7 +127,7 @@ def enter(row: Row, reply: Reply) -> None:
     row["completion_tokens"] += reply.completion_tokens
     if reply.cost is not None:
         row["cost"] = (row["cost"] or 0.0) + reply.cost
-    row["error"] = reply.error or _problem(reply)
+    row["error"] = reply.error or _problem(row, reply)
 
 
 def done_and_failed(rows: list[Row]) -> tuple[pa.Table, pa.Table]:
@@ -125,14 +138,14 @@ def done_and_failed(rows: list[Row]) -> tuple[pa.Table, pa.Table]:
 
 
 class Judge:
-    """A stage: one reply for each image.
+    """A stage: one reply for each image or, in joint mode, for each prompt and order in which its images are shown.
 
     A reply that holds no verdict is asked for once more, with another seed; if that fails too the row is a failed one,
     which keeps the raw reply and says what is wrong with it.
 
-    Columns in: image_id, prompt_id, prompt, image. Columns out: REPLIES, done and failed apart; each image is in one.
+    Columns in: see `Requests`. Columns out: REPLIES, done and failed apart; each request is in one.
 
-    References: single-image mode of VisionPrefer's annotation (arXiv 2404.15100, section 3).
+    References: VisionPrefer's annotation (arXiv 2404.15100, section 3).
     """
 
     def __init__(self, settings: JudgeSettings, model: Model, engine: Engine) -> None:
@@ -164,9 +177,16 @@ def _data_url(image: Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
-def _problem(reply: Reply) -> str | None:
+def _rubric_digest(settings: JudgeSettings) -> str:
+    return (rubric if settings.mode == "single" else joint_rubric).rubric_digest()
+
+
+def _problem(row: Row, reply: Reply) -> str | None:
     try:
-        parse_reply(reply.text or "")
-    except UnusableReply as problem:
+        if row["mode"] == "single":
+            rubric.parse_reply(reply.text or "")
+        else:
+            joint_rubric.parse_reply(reply.text or "", len(row["image_ids"]))
+    except rubric.UnusableReply as problem:
         return f"cut off after {reply.completion_tokens} tokens: {problem}" if reply.cut_off else str(problem)
     return None

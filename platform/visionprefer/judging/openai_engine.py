@@ -8,7 +8,6 @@ from typing import Any
 from visionprefer.errors import InputError, missing_extra
 from visionprefer.judging.budget import Budget, BudgetSpent, Charge, Pace
 from visionprefer.judging.judge import Reply, Request, chat
-from visionprefer.judging.rubric import reply_schema
 from visionprefer.models import Model
 from visionprefer.recipe import ApiSettings, JudgeSettings
 
@@ -125,7 +124,7 @@ class OpenAIEngine:
         return await self._try(request)
 
     def _body(self, request: Request, structured: bool) -> dict[str, Any]:
-        schema = {"name": "verdict", "strict": True, "schema": reply_schema(self.settings.rationale_length)}
+        schema = {"name": "verdict", "strict": True, "schema": request.schema}
         form = {"response_format": {"type": "json_schema", "json_schema": schema}} if structured else {}
         return {
             "model": self.model,

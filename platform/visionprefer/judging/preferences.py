@@ -1,79 +1,19 @@
-"""Replies become judgements, judgements become preferences: pure functions of tables, rebuilt whole whenever wanted.
+"""Scores become preferences: a pure function of tables, rebuilt whole whenever wanted.
 
-Shapes: N images, A aspects, P pairs.
+Shapes: N images, P pairs.
 """
 
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from visionprefer.errors import InputError
-from visionprefer.judging.rubric import parse_reply
+from visionprefer.judging.opinions import contradicted
+from visionprefer.judging.scores import DECIMALS, Scores, scores
 from visionprefer.recipe import PreferenceSettings
-from visionprefer.schema import ASPECTS, JUDGEMENTS, OVERALL, PREFERENCES
+from visionprefer.schema import PREFERENCES
 
-DECIMALS = 9  # of sums and differences of scores: what differs by less was added up in another order
 PROMPTS_AT_ONCE = 8192  # compared together; the memory beyond the tables themselves is theirs
-
-
-class Scores(NamedTuple):
-    """What each scorer gave to each image of a plan."""
-
-    images: pa.Table  # the plan's columns, sorted by prompt_id, then candidate
-    aspects: list[str]  # the rubric's, other scorers by name, "overall"; empty where nothing was judged
-    values_NA: np.ndarray  # NaN where there is no score
-
-
-def judgements(replies: pa.Table) -> pa.Table:
-    """Read the verdicts in replies.
-
-    Columns in: REPLIES, those that can be used, each about one image. Columns out: JUDGEMENTS, one row for each aspect,
-    whose name is the scorer's.
-
-    Raises:
-        UnusableReply: if a reply holds no verdict; those that can be used do.
-    """
-    wanted = replies.select(["request_id", "image_ids", "prompt_id", "judge", "raw"])
-    return pa.concat_tables(
-        [JUDGEMENTS.empty_table(), *(_verdicts(batch) for batch in wanted.to_batches(max_chunksize=10_000))]
-    )
-
-
-def scores(judgements: pa.Table, plan: pa.Table, weights: dict[str, float]) -> Scores:
-    """Lay out scores by image and aspect, and add their weighted sum as the last one, "overall".
-
-    An image has no overall score where it lacks one of the weighted scorers. Where one scorer judged an image several
-    times, the mean is its score.
-
-    Columns in: of JUDGEMENTS image_id, scorer and score; of PLAN at least image_id, prompt_id and candidate.
-
-    References: the weighted sum is AGFSync (arXiv 2403.13352) Eq. 5.
-
-    Raises:
-        InputError: if a weight names a scorer without judgements, a scorer is called "overall", or an image that was
-            judged is not in the plan.
-    """
-    images = plan.sort_by([("prompt_id", "ascending"), ("candidate", "ascending")]).combine_chunks()
-    present = judgements["scorer"].unique().to_pylist()
-    scorers = [aspect for aspect in ASPECTS if aspect in present] + sorted(set(present) - set(ASPECTS))
-    if not scorers:
-        return Scores(images, [], np.empty((images.num_rows, 0)))
-    _check(scorers, weights)
-    image = pc.index_in(judgements["image_id"], images["image_id"])
-    if image.null_count:
-        unknown = judgements["image_id"].filter(image.is_null())[0]
-        raise InputError(f"judgements: image_id {unknown} is not in the plan. Write the plan of the same run")
-    scorer = pc.index_in(judgements["scorer"], pa.array(scorers))
-    place = image.to_numpy().astype(np.int64) * len(scorers) + scorer.to_numpy()
-    cells = images.num_rows * len(scorers)
-    with np.errstate(invalid="ignore"):  # 0/0 is NaN: no score
-        mean = np.bincount(place, judgements["score"].to_numpy(), cells) / np.bincount(place, minlength=cells)
-    values_NA = mean.reshape(-1, len(scorers))
-    weighted = values_NA[:, [scorers.index(name) for name in weights]] @ np.array(list(weights.values()))
-    return Scores(images, [*scorers, OVERALL], np.column_stack([values_NA, weighted.round(DECIMALS)]))
 
 
 def preferences(judgements: pa.Table, plan: pa.Table, settings: PreferenceSettings) -> pa.Table:
@@ -81,9 +21,11 @@ def preferences(judgements: pa.Table, plan: pa.Table, settings: PreferenceSettin
 
     Image 0 of a pair is the one of the lower candidate number. With `best_worst` each aspect has one pair a prompt, the
     highest score against the lowest, equal scores taken by the lower candidate number; if all are equal, the pair is
-    the first two images, and a tie. Images without a score stand in no pair.
+    the first two images, and a tie. Images without a score stand in no pair. A pair of which a judge says now this and
+    now the opposite is a tie, whatever its margin; see `opinions`.
 
-    Columns in: of JUDGEMENTS image_id, scorer and score; of PLAN image_id, prompt_id, prompt, split and candidate.
+    Columns in: of JUDGEMENTS image_id, scorer and score, and judge, repeat and rank where images were shown together;
+    of PLAN image_id, prompt_id, prompt, split and candidate.
     Columns out: PREFERENCES, sorted by prompt_id, aspect (the rubric's, other scorers by name, "overall") and
     candidates.
 
@@ -106,31 +48,14 @@ def preferences(judgements: pa.Table, plan: pa.Table, settings: PreferenceSettin
         for begin, end in pairwise(bounds)
         if scored.aspects
     ]
-    return pa.concat_tables([PREFERENCES.empty_table(), *parts])
+    pairs = pa.concat_tables([PREFERENCES.empty_table(), *parts])
+    return labelled(pairs, np.where(contradicted(judgements, plan, pairs, settings), 0.5, pairs["label"].to_numpy()))
 
 
-def _verdicts(replies: pa.RecordBatch) -> pa.Table:
-    columns: dict[str, list[object]] = {name: [] for name in JUDGEMENTS.names}
-    for reply in replies.to_pylist():
-        [image_id] = reply["image_ids"]
-        for aspect, verdict in parse_reply(reply["raw"]):
-            columns["image_id"].append(image_id)
-            columns["prompt_id"].append(reply["prompt_id"])
-            columns["scorer"].append(aspect)
-            columns["score"].append(verdict.score)
-            columns["rationale"].append(verdict.rationale)
-            columns["judge"].append(reply["judge"])
-            columns["request_id"].append(reply["request_id"])
-    return pa.table(columns, schema=JUDGEMENTS)
-
-
-def _check(scorers: list[str], weights: dict[str, float]) -> None:
-    if OVERALL in scorers:
-        raise InputError(f"judgements: a scorer is called {OVERALL!r}, as the weighted sum is. Write another name")
-    for name in weights:
-        if name not in scorers:
-            there_are = ", ".join(scorers)
-            raise InputError(f"preferences.weights: no judgement has the scorer {name!r}. Write some of: {there_are}")
+def labelled(pairs: pa.Table, label_P: np.ndarray) -> pa.Table:
+    """PREFERENCES with other labels."""
+    place = pairs.column_names.index("label")
+    return pairs.set_column(place, pairs.schema.field("label"), pa.array(label_P, pa.float64()))
 
 
 def _compared(scored: Scores, prompt_N: np.ndarray, settings: PreferenceSettings) -> pa.Table:

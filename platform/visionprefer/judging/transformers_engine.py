@@ -1,12 +1,14 @@
 """The engine `transformers`: any image-text-to-text model in this process, held to a JSON schema as it generates."""
 
+import functools
+import json
 import logging
 from typing import TYPE_CHECKING, Any
 
 from visionprefer import devices
 from visionprefer.errors import InputError, missing_extra
 from visionprefer.judging.judge import Reply, Request
-from visionprefer.judging.rubric import JSON_FORM, reply_schema
+from visionprefer.judging.rubric import JSON_FORM
 from visionprefer.models import Model
 from visionprefer.recipe import JudgeSettings
 
@@ -50,7 +52,7 @@ class TransformersEngine:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self._grammar = None
         if settings.structured:
-            self._grammar = _Grammar(self.tokenizer, self.model.config.get_text_config().vocab_size, settings)
+            self._grammar = _Grammar(self.tokenizer, self.model.config.get_text_config().vocab_size)
 
     def ask(self, requests: list[Request]) -> list[Reply]:
         """Answer all requests, in batches of the recipe's size."""
@@ -97,7 +99,7 @@ class TransformersEngine:
         start = inputs["input_ids"].shape[1]
         processors = LogitsProcessorList([_SeededSampling(requests)])
         if self._grammar:
-            processors.insert(0, self._grammar.processor(len(requests), start))
+            processors.insert(0, self._grammar.processor([request.schema for request in requests], start))
         with torch.inference_mode():
             output = self.model.generate(
                 **inputs,
@@ -145,9 +147,9 @@ class _SeededSampling:
 
 
 class _Grammar:
-    """The rubric's schema, compiled for one tokenizer."""
+    """Schemas of replies, compiled for one tokenizer."""
 
-    def __init__(self, tokenizer: Any, vocabulary: int, settings: JudgeSettings) -> None:
+    def __init__(self, tokenizer: Any, vocabulary: int) -> None:
         try:
             import llguidance
             import llguidance.hf
@@ -155,12 +157,14 @@ class _Grammar:
             raise missing_extra("llguidance", "local") from error
 
         self.tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocabulary)
-        self.grammar = llguidance.LLMatcher.grammar_from_json_schema(reply_schema(settings.rationale_length), JSON_FORM)
+        self.compiled = functools.cache(
+            lambda schema: llguidance.LLMatcher.grammar_from_json_schema(json.loads(schema), JSON_FORM)
+        )
 
-    def processor(self, rows: int, start: int) -> "_HeldToGrammar":
+    def processor(self, schemas: list[dict[str, Any]], start: int) -> "_HeldToGrammar":
         from llguidance import LLMatcher
 
-        matchers = [LLMatcher(self.tokenizer, self.grammar) for _ in range(rows)]
+        matchers = [LLMatcher(self.tokenizer, self.compiled(json.dumps(schema))) for schema in schemas]
         return _HeldToGrammar(matchers, start, self.tokenizer.eos_token)
 
 

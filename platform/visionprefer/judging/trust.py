@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from visionprefer.intervals import interval_over_prompts
-from visionprefer.judging.preferences import DECIMALS, Scores
+from visionprefer.judging.scores import DECIMALS, Scores
 from visionprefer.schema import OVERALL
 
 COLUMNS = ["prompt_id", "image_id_0", "image_id_1", "aspect", "label"]  # of PREFERENCES, that an audit reads

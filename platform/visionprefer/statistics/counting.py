@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from visionprefer.blocksworld.agreement import agreement
-from visionprefer.judging.preferences import Scores, scores
+from visionprefer.judging.consistency import positions, self_consistency
+from visionprefer.judging.scores import Scores, scores
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL
 from visionprefer.statistics.figures import (
@@ -43,6 +44,7 @@ def statistics(run: RunFolder) -> Statistics:
     images = run.images.table(["image_id", "prompt_id", "prompt", "split", "candidate", *DRAWN])
     judgements, oracle, weights = run.judgements(), run.oracle(), run.recipe.preferences.weights
     scored = scores(judgements, images, weights)
+    own = judgements.filter(pc.field("judge") == run.manifest["judges"][run.manifest["judge"]]["model"])
     overall = preferences.filter(pc.field("aspect") == OVERALL)
     counts = run.counts()
     return Statistics(
@@ -59,6 +61,8 @@ def statistics(run: RunFolder) -> Statistics:
         sources=_sources(scored),
         win_rates={column: win_rates(overall, images, column) for column in DRAWN},
         prompts_without_choice=prompts.num_rows - _with_choice(preferences),
+        self_consistency=self_consistency(own, images, preferences, run.recipe.preferences),
+        positions=positions(own),
         oracle=agreement(judgements, oracle, images, weights) if oracle is not None else None,
     )
 

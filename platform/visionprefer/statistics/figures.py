@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from visionprefer.blocksworld.agreement import OracleFigures
+from visionprefer.judging.consistency import Position, SelfConsistency
 from visionprefer.statistics.win_rates import WinRate
 
 
@@ -73,4 +74,6 @@ class Statistics(_Figures):
     sources: list[SourceFigures]  # the most images first
     win_rates: dict[str, list[WinRate]]  # overall, by column of the plan; empty where no pair differs in it
     prompts_without_choice: int  # kept, but no aspect gives them a choice: the training table lacks them
+    self_consistency: list[SelfConsistency]  # of the run's judge; empty where no order was turned round
+    positions: list[Position]  # empty where images were judged one by one
     oracle: OracleFigures | None  # null where the run used no built-in model

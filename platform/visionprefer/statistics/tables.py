@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from visionprefer.blocksworld.agreement import OracleFigures
+from visionprefer.judging.consistency import Position, SelfConsistency
 from visionprefer.schema import ASPECTS
 from visionprefer.statistics.figures import AspectFigures, PromptFigures, ReplyFigures, SourceFigures, Statistics
 from visionprefer.statistics.win_rates import WinRate
@@ -35,6 +36,8 @@ def tables(statistics: Statistics) -> list[Table]:
         _sources(statistics.sources),
         _means(statistics.sources, list(statistics.aspects)),
         *(_wins(column, rates) for column, rates in statistics.win_rates.items()),
+        _self_consistency(statistics.self_consistency),
+        _positions(statistics.positions),
         *(_oracle(statistics.oracle) if statistics.oracle else []),
     ]
     return [table for table in told if table.rows]
@@ -125,6 +128,17 @@ def _wins(column: str, rates: list[WinRate]) -> Table:
         for rate in rates
     ]
     return Table(f"Win rate by {name}, overall", [name, "comparisons", "win rate", "95 % interval"], rows)
+
+
+def _self_consistency(aspects: list[SelfConsistency]) -> Table:
+    rows = [[of.aspect, _count(of.pairs), share(of.same), share(of.opposed)] for of in aspects]
+    return Table("The judge shown the same images in reverse order", ["aspect", "pairs", "same", "opposed"], rows)
+
+
+def _positions(places: list[Position]) -> Table:
+    rows = [[str(of.position), _count(of.comparisons), share(of.win_rate), interval(of.low, of.high)] for of in places]
+    columns = ["place", "comparisons", "win rate", "95 % interval"]
+    return Table("Win rate by place among the images shown together", columns, rows)
 
 
 def _oracle(figures: OracleFigures) -> list[Table]:

@@ -119,6 +119,9 @@ def test_a_judge_is_another_one_when_its_answers_may_be_other_ones() -> None:
     before = judge_digest(MODEL, SETTINGS)
     for change in ({"temperature": 1.0}, {"structured": False}, {"max_new_tokens": 9}, {"dtype": "float16"}):
         assert judge_digest(MODEL, SETTINGS.model_copy(update=change)) != before
+    joint = SETTINGS.model_copy(update={"mode": "joint"})
+    assert judge_digest(MODEL, joint) != before
+    assert judge_digest(MODEL, joint.model_copy(update={"swapped": 0.5})) == judge_digest(MODEL, joint)
     assert judge_digest(MODEL._replace(digest="other"), SETTINGS) != before
     for same in ({"batch_size": 3}, {"device": "cpu"}, {"model": "moved/judge"}, {"api": ApiSettings()}):
         assert judge_digest(MODEL, SETTINGS.model_copy(update=same)) == before

@@ -16,6 +16,7 @@ from visionprefer.errors import InputError
 from visionprefer.judging import openai_engine
 from visionprefer.judging.judge import Request
 from visionprefer.judging.openai_engine import OpenAIEngine
+from visionprefer.judging.rubric import reply_schema
 from visionprefer.models import served_model
 from visionprefer.recipe import JudgeSettings
 
@@ -36,7 +37,8 @@ def engine(server: ChatServer, spent: float = 0.0, **api: Any) -> OpenAIEngine:
 
 
 def requests(count: int = 1) -> list[Request]:
-    return [Request([Image.new("RGB", (8, 8), (i, 0, 0))], f"question {i}", i, 0.0) for i in range(count)]
+    images = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(count)]
+    return [Request([image], f"question {i}", i, 0.0, reply_schema(100)) for i, image in enumerate(images)]
 
 
 def test_a_request_carries_the_image_the_question_and_the_schema(chat_server: Start) -> None:

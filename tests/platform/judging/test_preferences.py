@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from visionprefer.errors import InputError
 from visionprefer.judging import preferences as module
-from visionprefer.judging.preferences import judgements, preferences, scores
+from visionprefer.judging.preferences import preferences
 from visionprefer.judging.rubric import UnusableReply
+from visionprefer.judging.scores import judgements, scores
 from visionprefer.recipe import PreferenceSettings
 from visionprefer.schema import ASPECTS, JUDGEMENTS, OVERALL, PLAN, PREFERENCES, REPLIES
 
@@ -63,6 +64,7 @@ def verdict(*values: int) -> str:
 
 def reply(image: str, raw: str) -> dict[str, Any]:
     known = {"request_id": f"r{image}", "image_ids": [image], "prompt_id": "p", "judge": "j", "raw": raw}
+    known |= {"mode": "single", "repeat": 0}
     return dict.fromkeys(REPLIES.names) | known
 
 
@@ -79,9 +81,12 @@ def test_a_reply_becomes_a_judgement_for_each_aspect() -> None:
             "prompt_id": "p",
             "scorer": "aesthetic",
             "score": 4.0,
+            "rank": None,
             "rationale": "aesthetic is so",
             "judge": "j",
             "request_id": "ra",
+            "repeat": 0,
+            "position": 0,
         }
     ]
 

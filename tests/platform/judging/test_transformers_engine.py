@@ -8,12 +8,12 @@ from PIL import Image
 
 from visionprefer.errors import InputError
 from visionprefer.judging.judge import Request
-from visionprefer.judging.rubric import parse_reply, question
+from visionprefer.judging.rubric import parse_reply, question, reply_schema
 from visionprefer.judging.transformers_engine import TransformersEngine
 from visionprefer.models import Model, find_model
 from visionprefer.recipe import JudgeSettings
 
-TEXT = question("a red cat")
+TEXT, SCHEMA = question("a red cat"), reply_schema(20)
 IMAGES = [Image.new("RGB", (48, 64), color) for color in ("red", "green", "blue", "white", "black")]
 
 
@@ -27,7 +27,7 @@ def engine(folder: Path, **changes: object) -> TransformersEngine:
 
 def test_replies_held_to_the_schema_are_verdicts_and_end(tiny_llava: Path) -> None:
     """Random weights say anything: only the grammar makes each reply a verdict, at both temperatures."""
-    requests = [Request([image], TEXT, seed, seed % 2) for seed, image in enumerate(IMAGES)]
+    requests = [Request([image], TEXT, seed, seed % 2, SCHEMA) for seed, image in enumerate(IMAGES)]
     for reply in engine(tiny_llava).ask(requests):
         assert reply.error is None
         assert not reply.cut_off
@@ -39,14 +39,14 @@ def test_replies_held_to_the_schema_are_verdicts_and_end(tiny_llava: Path) -> No
 
 def test_sampled_answers_follow_their_seed_and_not_their_neighbours(tiny_llava: Path) -> None:
     judge = engine(tiny_llava, batch_size=3)
-    alone = [judge.ask([Request([image], TEXT, seed, 1.0)])[0].text for seed, image in enumerate(IMAGES[:3])]
-    together = judge.ask([Request([image], TEXT, seed, 1.0) for seed, image in enumerate(IMAGES[:3])])
+    alone = [judge.ask([Request([image], TEXT, seed, 1.0, SCHEMA)])[0].text for seed, image in enumerate(IMAGES[:3])]
+    together = judge.ask([Request([image], TEXT, seed, 1.0, SCHEMA) for seed, image in enumerate(IMAGES[:3])])
     assert [reply.text for reply in together] == alone
-    assert judge.ask([Request([IMAGES[0]], TEXT, 99, 1.0)])[0].text != alone[0]
+    assert judge.ask([Request([IMAGES[0]], TEXT, 99, 1.0, SCHEMA)])[0].text != alone[0]
 
 
 def test_a_reply_whose_tokens_run_out_is_cut_off(tiny_llava: Path) -> None:
-    (reply,) = engine(tiny_llava, max_new_tokens=12).ask([Request([IMAGES[0]], TEXT, 0, 0)])
+    (reply,) = engine(tiny_llava, max_new_tokens=12).ask([Request([IMAGES[0]], TEXT, 0, 0, SCHEMA)])
     assert reply.cut_off
     assert reply.completion_tokens == 12
     with pytest.raises(json.JSONDecodeError):
@@ -54,7 +54,7 @@ def test_a_reply_whose_tokens_run_out_is_cut_off(tiny_llava: Path) -> None:
 
 
 def test_without_a_schema_a_weak_model_answers_prose(tiny_llava: Path) -> None:
-    (reply,) = engine(tiny_llava, structured=False, max_new_tokens=30).ask([Request([IMAGES[0]], TEXT, 0, 1.0)])
+    (reply,) = engine(tiny_llava, structured=False, max_new_tokens=30).ask([Request([IMAGES[0]], TEXT, 0, 1.0, SCHEMA)])
     assert reply.error is None
     with pytest.raises(ValueError, match="reply"):
         parse_reply(reply.text or "")
@@ -62,7 +62,7 @@ def test_without_a_schema_a_weak_model_answers_prose(tiny_llava: Path) -> None:
 
 def test_a_request_that_raises_fails_alone(tiny_llava: Path) -> None:
     """The tokenizer's image token in a prompt asks for an image that is not there."""
-    requests = [Request([IMAGES[0]], TEXT, 0, 0), Request([IMAGES[1]], TEXT + " <image>", 0, 0)]
+    requests = [Request([IMAGES[0]], TEXT, 0, 0, SCHEMA), Request([IMAGES[1]], TEXT + " <image>", 0, 0, SCHEMA)]
     good, bad = engine(tiny_llava).ask(requests)
     assert good.error is None
     assert bad.text is None

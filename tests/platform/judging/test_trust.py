@@ -8,7 +8,7 @@ import pytest
 
 from visionprefer.intervals import interval_over_prompts
 from visionprefer.judging import trust
-from visionprefer.judging.preferences import Scores
+from visionprefer.judging.scores import Scores
 from visionprefer.schema import OVERALL
 
 # By image: its prompt, the judge's aesthetic and overall score, its model and guidance.

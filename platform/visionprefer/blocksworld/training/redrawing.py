@@ -98,8 +98,8 @@ def after(case: Spoilt, pixels: numpy.ndarray) -> Spoilt | None:
         damage = intact.damage(thing, seen, near)
         if damage > MOST_DAMAGE or intact.seems_other(thing, seen, near, damage):
             return None
-        drawn = flaw and damage < 2 * flaw.damage
-        flaws.append(Flaw(flaw.kind if drawn else "unclean", damage))
+        kind = flaw.kind if flaw and damage < 2 * flaw.damage else "unclean"
+        flaws.append(Flaw(kind, damage))
     if scene.mark:
         place = renderer.coverage(renderer.outline_of_mark(scene.mark)) > 0.5
         stray &= ~ndimage.binary_dilation(place, iterations=3)

@@ -140,6 +140,7 @@ def _chat(request: Request, settings: JudgeSettings) -> dict[str, Any]:
         "temperature": request.temperature,
         "seed": request.seed,
         "max_tokens": settings.max_new_tokens,
+        **settings.sampling,
     }
     if settings.structured:
         schema = request.schema | {"x-guidance": JSON_FORM}

@@ -193,6 +193,16 @@ class ApiSettings(Settings):
         return self
 
 
+_SAID_ELSEWHERE = {
+    "temperature": "temperature",
+    "max_tokens": "max_new_tokens",
+    "max_completion_tokens": "max_new_tokens",
+    "seed": "the recipe's seed",
+    "response_format": "structured",
+    "structured_outputs": "structured",
+}
+
+
 class JudgeSettings(Settings):
     """Who scores the images, and how it is asked."""
 
@@ -211,6 +221,11 @@ class JudgeSettings(Settings):
         {}, description="With engine vllm: further arguments of it, such as max_model_len or tensor_parallel_size."
     )
     revision: str | None = Field(None, description="Branch, tag or commit of a hub id; resolved to a commit.")
+    sampling: dict[str, Any] = Field(
+        {},
+        description="With engine vllm or openai: what a request says beside the temperature, in vLLM's words, such as "
+        "top_p, top_k, presence_penalty or repetition_penalty.",
+    )
     mode: Literal["single", "joint"] = Field(
         "single",
         description="single: one image a request. joint: all images of a prompt in one, compared as they are scored.",
@@ -239,6 +254,11 @@ class JudgeSettings(Settings):
             raise ValueError(
                 f"engine_kwargs is for engine vllm, and engine is {self.engine}: write engine: vllm, or leave it out"
             )
+        if self.sampling and self.engine == "transformers":
+            raise ValueError("sampling is for engines vllm and openai: transformers knows the temperature alone")
+        for name, field in _SAID_ELSEWHERE.items():
+            if name in self.sampling:
+                raise ValueError(f"sampling.{name} is said by {field}: write that, and leave this out")
         if self.swapped and self.mode != "joint":
             raise ValueError(f"swapped is {self.swapped:g}, and a single image has no order: write mode: joint, or 0")
         if self.engine == "openai" and self.workers.actors != 1:

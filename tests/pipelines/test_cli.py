@@ -49,6 +49,15 @@ def test_a_recipe_is_shown_with_every_default(command: Callable[..., Said]) -> N
     assert shown["preferences"]["pairs"] == "all"
 
 
+@pytest.mark.parametrize("name", ["llava-onevision", "qwen2.5-vl", "qwen3-vl"])
+def test_recipes_of_large_judges_judge_the_images_that_are_named(command: Callable[..., Said], name: str) -> None:
+    code, out, _ = command("recipe", "show", name, "--set", "images.existing=mine")
+    assert code == 0
+    recipe = yaml.safe_load(out)
+    assert recipe["images"]["existing"] == "mine"
+    assert recipe["judge"]["engine"] == "vllm"
+
+
 def test_the_schema_is_json(command: Callable[..., Said]) -> None:
     _, out, _ = command("recipe", "schema")
     assert json.loads(out)["properties"]["judge"]

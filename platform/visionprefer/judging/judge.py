@@ -62,6 +62,7 @@ def chat(request: Request) -> list[Row]:
 def judge_digest(model: Model, settings: JudgeSettings) -> str:
     """Identifies a judge: its model, the rubric, and every setting that an answer depends on."""
     others = {"model", "revision", "api", "workers", "device", "batch_size", "mode", "swapped"}
+    others |= set() if settings.sampling else {"sampling"}
     return content_id("judge", model.digest, settings.model_dump(exclude=others), _rubric_digest(settings))
 
 

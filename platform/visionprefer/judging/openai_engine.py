@@ -132,6 +132,7 @@ class OpenAIEngine:
             "max_completion_tokens": self.settings.max_new_tokens,
             "temperature": request.temperature,
             "seed": request.seed,
+            "extra_body": self.settings.sampling,
             **form,
         }
 

@@ -119,6 +119,8 @@ def test_a_judge_is_another_one_when_its_answers_may_be_other_ones() -> None:
     before = judge_digest(MODEL, SETTINGS)
     for change in ({"temperature": 1.0}, {"structured": False}, {"max_new_tokens": 9}, {"dtype": "float16"}):
         assert judge_digest(MODEL, SETTINGS.model_copy(update=change)) != before
+    sampled = SETTINGS.model_copy(update={"sampling": {"top_p": 0.8}})
+    assert judge_digest(MODEL, sampled) != before
     joint = SETTINGS.model_copy(update={"mode": "joint"})
     assert judge_digest(MODEL, joint) != before
     assert judge_digest(MODEL, joint.model_copy(update={"swapped": 0.5})) == judge_digest(MODEL, joint)

@@ -55,6 +55,14 @@ def test_a_request_carries_the_image_the_question_and_the_schema(chat_server: St
     assert server.keys == [f"Bearer {KEY}"]
 
 
+def test_sampling_is_said_as_the_recipe_has_it(chat_server: Start) -> None:
+    server = chat_server(lambda *_: said())
+    sampling = {"top_p": 0.8, "top_k": 20, "presence_penalty": 1.5}
+    settings = {"engine": "openai", "model": "m", "sampling": sampling, "api": {"base_url": server.url}}
+    OpenAIEngine(JudgeSettings.model_validate(settings), served_model("m", server.url)).ask(requests())
+    assert {name: server.asked[0][name] for name in sampling} == sampling
+
+
 def test_replies_stand_in_the_order_of_the_requests_and_no_more_are_in_flight_than_may_be(chat_server: Start) -> None:
     server = chat_server(lambda n, body: said(body["messages"][0]["content"][1]["text"], wait=0.1 + 0.02 * (n % 3)))
     replies = engine(server, concurrency=5).ask(requests(20))

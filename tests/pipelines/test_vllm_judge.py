@@ -1,19 +1,30 @@
-"""A judge in vLLM, inside the stream: the replies that transformers gives, second askings, and a dead engine."""
+"""A judge in vLLM, inside the stream or behind its own server: the replies that transformers gives, second askings,
+and a dead engine.
+"""
 
 import io
+import json
+import os
 import random
+import socket
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
+import pyarrow.compute as pc
 import pytest
 from rich.console import Console
 
 from visionprefer.blocksworld.scenes import sample
 from visionprefer.blocksworld.spoiler import spoil
 from visionprefer.blocksworld.wording import word
+from visionprefer.models import BUILTIN_MODELS
 from visionprefer.recipe import Recipe
 from visionprefer.run_folder import RunFolder
 from visionprefer_pipelines.progress import Progress
@@ -21,6 +32,36 @@ from visionprefer_pipelines.run import run
 
 pytest.importorskip("vllm", reason="vLLM is not installed in this environment")
 pytestmark = pytest.mark.slow
+MAX_MODEL_LEN = 2048  # tokens
+STARTING = 240  # seconds that a server may take
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real `vllm serve` on loopback, with the built-in judge under the name of judge."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [Path(sys.executable).with_name("vllm"), "serve", BUILTIN_MODELS / "blocks-llava"]
+    command += ["--served-model-name", "judge", "--host", "127.0.0.1", "--port", port, "--dtype", "float32"]
+    command += ["--enforce-eager", "--max-model-len", MAX_MODEL_LEN]
+    command += ["--structured-outputs-config", json.dumps({"backend": "guidance"})]
+    log = tmp_path_factory.mktemp("served") / "log"
+    with log.open("wb") as said:
+        environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
+        server = subprocess.Popen([*map(str, command)], stdout=said, stderr=said, env=environment)
+    try:
+        for _ in range(STARTING):
+            assert server.poll() is None, log.read_text()[-2000:]
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/health").is_success:
+                    break
+            except httpx.TransportError:
+                time.sleep(1)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
 
 
 def write_pictures(folder: Path, count: int) -> Path:
@@ -37,7 +78,7 @@ def write_pictures(folder: Path, count: int) -> Path:
 def go(pictures: Path, out: Path, **judge: Any) -> tuple[RunFolder, str]:
     asked = {"engine": "vllm", "model": "builtin:blocks-llava", "max_new_tokens": 256, "batch_size": 32} | judge
     if asked["engine"] == "vllm":
-        asked["engine_kwargs"] = {"max_model_len": 512}
+        asked["engine_kwargs"] = {"max_model_len": MAX_MODEL_LEN}
     recipe = {"name": "trial", "images": {"existing": str(pictures), "block_size": 16}, "judge": asked}
     said = io.StringIO()
     with Progress(Console(file=said, width=200)) as progress:
@@ -48,7 +89,14 @@ def scores(folder: RunFolder) -> dict[tuple[str, str], float]:
     return {(row["image_id"], row["scorer"]): row["score"] for row in folder.judgements().to_pylist()}
 
 
-def test_it_gives_the_scores_that_transformers_gives(tmp_path: Path) -> None:
+def same(ours: RunFolder, theirs: RunFolder) -> bool:
+    """Whether 99 % of the scores are the same."""
+    ours_by_key, theirs_by_key = scores(ours), scores(theirs)
+    assert ours_by_key.keys() == theirs_by_key.keys()
+    return sum(ours_by_key[key] == theirs_by_key[key] for key in ours_by_key) >= 0.99 * len(ours_by_key)
+
+
+def test_three_engines_make_one_dataset(tmp_path: Path, served: str) -> None:
     pictures = write_pictures(tmp_path / "pictures", 64)
     for i in range(17):  # half files: a whole shard, and one more
         (pictures / f"{i:04}.png").write_bytes((pictures / f"{i:04}.png").read_bytes()[:200])
@@ -57,9 +105,22 @@ def test_it_gives_the_scores_that_transformers_gives(tmp_path: Path) -> None:
     assert [tuple(counts) for counts in of_vllm.counts().values()] == [(47, 17, 0), (47, 0, 0)]
     assert any(commit.done == 0 for commit in of_vllm.replies.commits.values())
     of_transformers, _ = go(pictures, tmp_path / "transformers", engine="transformers")
-    ours, theirs = scores(of_vllm), scores(of_transformers)
-    assert ours.keys() == theirs.keys()
-    assert sum(ours[key] == theirs[key] for key in ours) >= 0.99 * len(ours)
+    of_server, _ = go(pictures, tmp_path / "served", engine="openai", model="judge", api={"base_url": served})
+    assert same(of_vllm, of_transformers)
+    assert same(of_server, of_transformers)
+    assert pc.min(of_server.replies.table()["prompt_tokens"]).as_py() > 64  # the server counts
+
+
+def test_images_that_are_shown_together_are_all_scored(tmp_path: Path) -> None:
+    """The built-in judge was never taught it: only the grammar makes each reply a verdict on just so many images."""
+    pictures = write_pictures(tmp_path / "pictures", 12)
+    for i in range(12):
+        (pictures / f"{i:04}.txt").write_text(f"a red circle and {i // 4} things")
+    folder, _ = go(pictures, tmp_path / "out", mode="joint", swapped=0.5, rationale_length=20, max_new_tokens=512)
+    images, replies = folder.counts().values()
+    assert (images.done, replies.failed, replies.pending) == (12, 0, 0)
+    assert 3 <= replies.done <= 6
+    assert folder.judgements().num_rows == replies.done * 4 * 4
 
 
 def test_a_reply_that_is_cut_off_is_asked_for_twice_and_then_a_failed_row(tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ def _model(tokenizer: Any) -> LlavaForConditionalGeneration:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.1,  # with the usual 0.02 so narrow a model does not learn to look things up for hours
     )
     config = LlavaConfig(
         vision_config=eyes,

@@ -16,8 +16,8 @@ from visionprefer.blocksworld.training.judge_data import other_wish
 from visionprefer.blocksworld.wording import understand, word
 from visionprefer.judging.rubric import question
 
-STEPS = 3_600
-BATCH = 32
+STEPS = 4_500
+BATCH = 16
 CHANGED = 0.4  # share of the replies to another prompt than the scene was drawn and spoilt for
 QUESTIONS = 8  # wishes whose facts make up a quiz
 

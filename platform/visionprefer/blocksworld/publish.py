@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from visionprefer.blocksworld import measure, measure_judge
-from visionprefer.blocksworld.training import Name, blip, clip, image_model, judge, language, text, vae, vision
+from visionprefer.blocksworld.training import Name, blip, clip, image_model, judge, text, vae, vision
 from visionprefer.models import BUILTIN_MODELS
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
@@ -70,9 +70,8 @@ CARDS = {
         "LlavaForConditionalGeneration",
         "A LLaVA of two million parameters that judges pictures by the rubric, rationale before score.",
         f"{vision.STEPS:,} of the vision tower alone, on what lies in each patch of {vision.BATCH} spoilt pictures, "
-        f"most of them redrawn by the image models; {language.STEPS:,} of the language model alone, on "
-        f"{language.BATCH} scenes told in words; then {judge.STEPS:,} of all but the vision tower, on "
-        f"{2 * judge.BATCH} captions or {judge.BATCH} judgements",
+        f"most of them redrawn by the image models; then {judge.STEPS:,} of all the rest, on {2 * judge.BATCH} "
+        f"captions, {2 * judge.BATCH} quizzes without a picture or {judge.BATCH} judgements",
     ),
     "blocks-clip": Card(
         "transformers",

@@ -18,7 +18,6 @@ from visionprefer.blocksworld.training import (
     image_model,
     judge,
     judge_data,
-    language,
     layout,
     loop,
     redrawing,
@@ -41,9 +40,9 @@ def few(monkeypatch):
         monkeypatch.setattr(module, "STEPS", 3)
         monkeypatch.setattr(module, "SCENES", 64)
         monkeypatch.setattr(module, "BATCH", 4)
-    for module in (text, vision, language):
+    for module in (text, vision):
         monkeypatch.setattr(module, "STEPS", 3)
-    for name, value in {"STEPS": 4, "BATCH": 3, "EXAMPLES": 120}.items():
+    for name, value in {"STEPS": 6, "BASICS_FIRST": 2, "BATCH": 3, "EXAMPLES": 120}.items():
         monkeypatch.setattr(judge, name, value)
 
 
@@ -191,20 +190,10 @@ def test_what_the_judge_learns_is_what_the_processor_asks_and_the_rubric_reads()
 
 def test_a_quiz_asks_for_about_as_much_that_is_there_as_is_not():
     chance = random.Random(0)
-    answers = [answer for _ in range(200) for answer in language.quiz(chance)[2::2]]
+    answers = [answer for _ in range(200) for answer in judge_data.quiz(chance)[2::2]]
     held = sum(answer.endswith(": yes") for answer in answers)
     assert 0.3 < held / len(answers) < 0.7
     assert {" (left; nowhere): no", " (left; right): yes", " nowhere: none", " at left: yes", ": white"} <= set(answers)
-
-
-def test_a_reply_is_learnt_where_it_follows_from_what_is_there():
-    chance = random.Random(0)
-    for _ in range(50):
-        asked, told, learnt, rest, _ = language.reply(chance)
-        assert "made from this prompt" in asked
-        assert told.split("Seen: ")[1].count(".") == 1
-        assert learnt.split('"')[0].endswith("hold.")
-        assert parse_reply(told + learnt + rest).prompt_following.score == int(learnt[-1])
 
 
 def test_the_judge_learns_what_follows_and_not_what_is_given():

@@ -11,14 +11,15 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from visionprefer.blocksworld import labels
-from visionprefer.blocksworld.training import data, exchange, judge_data, language, loop, tokens, vision
+from visionprefer.blocksworld.training import data, exchange, judge_data, loop, tokens, vision
 from visionprefer.blocksworld.training.judge_data import Example
 from visionprefer.blocksworld.training.redrawing import painter
 from visionprefer.blocksworld.wording import understand, word
 from visionprefer.judging.rubric import question
 from visionprefer.random_models import TEMPLATE
 
-CAPTIONS = 2  # every so manieth step learns captions, the others judgements
+SCHEDULE = ("caption", "quiz", "judgement", "judgement")  # what is learnt in turn, the first two alone at first
+BASICS_FIRST = 1_500  # steps
 STEPS = 7_000
 BATCH = 16
 FORMS = 0.5  # share of the captions that say how cleanly each shape is formed: the hardest to see
@@ -43,13 +44,13 @@ def train(folder: Path, image_models: list[Path], seed: int) -> None:
     examples, pictures = judge_data.examples(EXAMPLES, seed, [painter(path) for path in image_models])
     vision.train(model.model.vision_tower, examples, pictures, folder / "vision", seed)
 
-    language.train(model, processor, folder / "language", seed)
-
     def loss(step: int) -> torch.Tensor:
         chance = random.Random(f"{seed} {step}")
-        captions = step % CAPTIONS == 0
-        rows = data.batch(2 * BATCH if captions else BATCH, len(examples), step, seed)
-        make = _caption if captions else _judgement
+        kind = SCHEDULE[step % 4] if step >= BASICS_FIRST else SCHEDULE[step % 2]
+        if kind == "quiz":  # what follows from what is there needs no picture
+            return model(**exchange.inputs(processor, [judge_data.quiz(chance) for _ in range(2 * BATCH)])).loss
+        rows = data.batch(BATCH if kind == "judgement" else 2 * BATCH, len(examples), step, seed)
+        make = _judgement if kind == "judgement" else _caption
         inputs = exchange.inputs(processor, [make(examples[row], chance) for row in rows], PATCHES)
         return model(pixel_values=data.scaled(pictures[rows]), **inputs).loss
 
@@ -124,7 +125,7 @@ def _model(tokenizer: Any) -> LlavaForConditionalGeneration:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        initializer_range=0.1,  # with the usual 0.02 so narrow a model does not learn to look things up for hours
+        initializer_range=0.1,  # from the usual 0.02 so narrow a model learns to look things up four times as slowly
     )
     config = LlavaConfig(
         vision_config=eyes,

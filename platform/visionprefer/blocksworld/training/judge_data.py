@@ -20,13 +20,14 @@ from visionprefer.blocksworld.scenes import (
     sample,
     split_of,
 )
-from visionprefer.blocksworld.spoiler import Spoilt, spoil
+from visionprefer.blocksworld.spoiler import Spoilt, groups_in, spoil
 from visionprefer.blocksworld.training import data
 from visionprefer.blocksworld.training.redrawing import measured, redraw
 from visionprefer.blocksworld.wording import word
 from visionprefer.judging.rubric import AspectVerdict
 
 AT_ONCE = 100
+QUESTIONS = 8  # wishes whose facts make up a quiz
 REDRAWN = 0.85  # share of the pictures, some of which turn out too unclear to be used
 STRENGTHS = (0.0, 0.8)  # how far into noise, 1 being nothing else; at 0 it is what the autoencoder makes of a picture
 
@@ -79,6 +80,32 @@ def example(description: Description, case: Spoilt) -> Example:
     """What is right to say of a spoilt picture."""
     verdicts = labels.aesthetic(case), labels.fidelity(case), labels.harmlessness(case)
     return Example(description, case.scene, *verdicts, tuple(map(labels.form, case.flaws)))
+
+
+def quiz(chance: random.Random) -> tuple[str, ...]:
+    """What is in a scene, then facts that hold there or do not, about as many of each, as `exchange.inputs` wants it:
+    every second piece follows from the others.
+    """
+    wish = sample("training", chance)
+    scene = spoil(wish, chance).scene
+    found: dict[str, str] = {}
+    for _ in range(QUESTIONS // 2):
+        found |= labels.answers(other_wish(wish, chance), scene)
+        found |= labels.answers(_wish_for(scene, chance), scene)
+    facts = list(found.items())
+    chance.shuffle(facts)
+    pieces = [labels.seen(scene)]
+    for fact, answer in facts:
+        pieces[-1] += f" {fact}"
+        pieces += [answer, ","]
+    return "", *pieces[:-1]
+
+
+def _wish_for(scene: Scene, chance: random.Random) -> Description:
+    """A description of objects of a scene, in any relation."""
+    groups = groups_in(scene)
+    groups = chance.sample(groups, min(len(groups), MOST_OBJECTS))
+    return Description(tuple(groups), relation=chance.choice(RELATIONS) if len(groups) > 1 else None)
 
 
 def other_wish(description: Description, chance: random.Random) -> Description:

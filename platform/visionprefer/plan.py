@@ -92,6 +92,11 @@ def write_plan(store: Store, rows: pa.Table) -> int:
     return len(blocks)
 
 
+def read_plan(store: Store, columns: list[str] | None = None) -> pa.Table:
+    """All planned rows."""
+    return pa.concat_tables(store.read_table(f"plan/{name}", columns) for name in store.sizes("plan"))
+
+
 def read_block(store: Store, unit: str) -> pa.Table:
     """The planned rows of one block, by the name of its unit of work."""
     file, group = divmod(int(unit), BLOCKS_PER_FILE)

@@ -6,6 +6,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from visionprefer.errors import InputError
+from visionprefer.plan import read_plan
 from visionprefer.recipe import Recipe
 from visionprefer.schema import IMAGES, REPLIES
 from visionprefer.store import Commit, Counts, Shards, Store
@@ -84,7 +85,7 @@ class RunFolder:
 
     def plan(self, columns: list[str] | None = None) -> pa.Table:
         """PLAN."""
-        return pa.concat_tables(self.store.read_table(f"plan/{name}", columns) for name in self.store.sizes("plan"))
+        return read_plan(self.store, columns)
 
     def judgements(self, columns: list[str] | None = None) -> pa.Table:
         """JUDGEMENTS of a finished run."""

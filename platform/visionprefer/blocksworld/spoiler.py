@@ -69,12 +69,12 @@ def spoil(description: Description, chance: random.Random) -> Spoilt:
 
 def damage(covered: numpy.ndarray, intact: numpy.ndarray) -> float:
     """The area changed over the area of the intact object, both float [64, 64]; a quarter of a pixel is not noticed."""
-    return noticed(covered - intact) / max(1.0, float(intact.sum()))
+    return float(noticed(covered - intact).sum() / max(1.0, intact.sum()))
 
 
-def noticed(change: numpy.ndarray) -> float:
-    """How many pixels' worth of change is noticed; the change of each is from -1 to 1."""
-    return float(numpy.maximum(numpy.abs(change) - UNNOTICED, 0).sum()) / (1 - UNNOTICED)
+def noticed(change: numpy.ndarray) -> numpy.ndarray:
+    """How much of each pixel's change is noticed, 0 to 1; the change is from -1 to 1."""
+    return numpy.maximum(numpy.abs(change) - UNNOTICED, 0) / (1 - UNNOTICED)
 
 
 def _shown(scene: Scene) -> list[Description]:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from visionprefer.intervals import interval_over_prompts
-from visionprefer.judging.opinions import opinions, preferred
+from visionprefer.judging.opinions import opinions, opposed, preferred
 from visionprefer.recipe import PreferenceSettings
 
 
@@ -51,8 +51,7 @@ def self_consistency(
     judgements, pairs = (table.filter(pc.is_in(table["prompt_id"], prompts)) for table in (judgements, pairs))
     first = judgements.filter(pc.equal(judgements["repeat"], 0))
     same_P = preferred(first, plan, pairs, settings) == preferred(again, plan, pairs, settings)
-    said = opinions(judgements, plan, pairs, settings)
-    opposed_P = np.logical_and((said > 0).any(axis=0), (said < 0).any(axis=0))
+    opposed_P = opposed(opinions(judgements, plan, pairs, settings))
     found = []
     for aspect in pairs["aspect"].unique().to_pylist():
         of_aspect = pc.equal(pairs["aspect"], aspect).to_numpy()

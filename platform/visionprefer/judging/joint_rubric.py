@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from visionprefer.judging.rubric import SCORES, WHAT_IS_JUDGED, UnusableReply, object_in, problems
+from visionprefer.judging.rubric import SCORES, WHAT_IS_JUDGED, UnusableReply, object_in, problems, verdict_schema
 from visionprefer.schema import ASPECTS, content_id
 
 GUIDELINE = f"""You are judging {{count}} images that text-to-image models made from this prompt:
@@ -69,19 +69,7 @@ def reply_schema(rationale_length: int, count: int) -> dict[str, Any]:
         one = {"type": "integer", "enum": list(range(1, most + 1))}
         return {"type": "array", "items": one, "minItems": count, "maxItems": count}
 
-    rationale = {"type": "string", "minLength": 1, "maxLength": rationale_length}
-    aspect = {
-        "type": "object",
-        "properties": {"rationale": rationale, "scores": numbers(SCORES[1]), "ranks": numbers(count)},
-        "required": ["rationale", "scores", "ranks"],
-        "additionalProperties": False,
-    }
-    return {
-        "type": "object",
-        "properties": dict.fromkeys(ASPECTS, aspect),
-        "required": list(ASPECTS),
-        "additionalProperties": False,
-    }
+    return verdict_schema(rationale_length, scores=numbers(SCORES[1]), ranks=numbers(count))
 
 
 def rubric_digest() -> str:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from visionprefer.judging.scores import DECIMALS, scores
 from visionprefer.recipe import PreferenceSettings
-from visionprefer.schema import OVERALL
+from visionprefer.schema import JUDGEMENTS, OVERALL
 
 
 def said(judgements: pa.Table, plan: pa.Table, pairs: pa.Table, settings: PreferenceSettings) -> np.ndarray:
@@ -19,26 +19,22 @@ def said(judgements: pa.Table, plan: pa.Table, pairs: pa.Table, settings: Prefer
     it says nothing.
     """
     mean_P = preferred(judgements, plan, pairs, settings)
-    return np.where(_opposed(opinions(judgements, plan, pairs, settings)), 0, mean_P)
+    return np.where(opposed(opinions(judgements, plan, pairs, settings)), 0, mean_P)
 
 
 def contradicted(judgements: pa.Table, plan: pa.Table, pairs: pa.Table, settings: PreferenceSettings) -> np.ndarray:
     """Of which pairs a judge says now this and now the opposite: bool [P]; see `said`."""
     found_P = np.zeros(pairs.num_rows, dtype=bool)
-    if "rank" not in judgements.column_names:  # nothing was shown together
-        return found_P
-    together = judgements.filter(pc.is_valid(judgements["rank"]))
+    together = _together(judgements)
     for judge in together["judge"].unique():
-        found_P |= _opposed(opinions(together.filter(pc.equal(together["judge"], judge)), plan, pairs, settings))
+        found_P |= opposed(opinions(together.filter(pc.equal(together["judge"], judge)), plan, pairs, settings))
     return found_P
 
 
 def opinions(judgements: pa.Table, plan: pa.Table, pairs: pa.Table, settings: PreferenceSettings) -> np.ndarray:
     """All opinions of one judge about pairs: [opinions, P] of +1, 0 and −1; ranks say nothing of the overall order."""
     found = [np.zeros(pairs.num_rows)]
-    if "rank" not in judgements.column_names:  # nothing was shown together
-        return np.array(found)
-    together = judgements.filter(pc.is_valid(judgements["rank"]))
+    together = _together(judgements)
     for repeat in together["repeat"].unique():
         shown = together.filter(pc.equal(together["repeat"], repeat))
         found.append(preferred(shown, plan, pairs, settings))
@@ -64,5 +60,13 @@ def preferred(judgements: pa.Table, plan: pa.Table, pairs: pa.Table, settings: P
     return np.where(np.abs(difference_P) > round(settings.tie_margin, DECIMALS), np.sign(difference_P), 0)
 
 
-def _opposed(said: np.ndarray) -> np.ndarray:
+def opposed(said: np.ndarray) -> np.ndarray:
+    """Of which pairs some opinions [opinions, P] are the opposite of others: bool [P]."""
     return np.logical_and((said > 0).any(axis=0), (said < 0).any(axis=0))
+
+
+def _together(judgements: pa.Table) -> pa.Table:
+    """What was said of images that were shown together."""
+    if "rank" not in judgements.column_names:
+        return JUDGEMENTS.empty_table()
+    return judgements.filter(pc.is_valid(judgements["rank"]))

@@ -76,12 +76,16 @@ def reply_schema(rationale_length: int) -> dict[str, Any]:
     Args:
         rationale_length: most characters of a rationale.
     """
-    rationale = {"type": "string", "minLength": 1, "maxLength": rationale_length}
-    score = {"type": "integer", "enum": list(range(SCORES[0], SCORES[1] + 1))}
+    return verdict_schema(rationale_length, score={"type": "integer", "enum": list(range(SCORES[0], SCORES[1] + 1))})
+
+
+def verdict_schema(rationale_length: int, **given: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema of a verdict that says of each aspect a rationale, then what is given, in that order."""
+    properties = {"rationale": {"type": "string", "minLength": 1, "maxLength": rationale_length}} | given
     aspect = {
         "type": "object",
-        "properties": {"rationale": rationale, "score": score},
-        "required": ["rationale", "score"],
+        "properties": properties,
+        "required": list(properties),
         "additionalProperties": False,
     }
     return {

@@ -2,16 +2,16 @@
 
 import random
 from dataclasses import replace
-from importlib.resources import files
+from importlib.resources import as_file, files
 
 import pytest
-import yaml
 
 from visionprefer.blocksworld import labels
 from visionprefer.blocksworld.renderer import Mark, Scene, Thing, coverage, draw, outline
 from visionprefer.blocksworld.scenes import Description, Group, sample
 from visionprefer.blocksworld.spoiler import Flaw, Spoilt, spoil
 from visionprefer.judging.rubric import Verdict
+from visionprefer.recipe_file import load_recipe
 
 RED_LEFT_OF_BLUE = Description((Group(1, "red", "circle"), Group(1, "blue", "square")), "left of", "white")
 
@@ -140,8 +140,8 @@ def test_an_empty_picture_is_the_worst():
 
 def test_every_spoilt_picture_has_a_verdict_that_fits_into_the_quickstarts_rationales():
     chance = random.Random(0)
-    recipe = files("visionprefer_pipelines").joinpath("recipes/quickstart.yaml").read_text(encoding="utf-8")
-    longest = yaml.safe_load(recipe)["judge"]["rationale_length"]
+    with as_file(files("visionprefer_pipelines").joinpath("recipes/quickstart.yaml")) as recipe:
+        longest = load_recipe(recipe).judge.rationale_length
     for _ in range(300):
         wish = sample("training", chance)
         verdict = labels.label(wish, spoil(wish, chance))

@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from visionprefer.blocksworld import renderer
 from visionprefer.blocksworld.renderer import SIZE, Thing
 from visionprefer.blocksworld.scenes import SHAPES
-from visionprefer.blocksworld.spoiler import UNNOTICED
+from visionprefer.blocksworld.spoiler import UNNOTICED, noticed
 
 TELLING = 0.05  # less damage as another shape, from which it is unclear which shape an object has
 MOVED = 2  # pixels by which an object may have moved, either way
@@ -33,9 +33,8 @@ def damage(thing: Thing, covered: numpy.ndarray, near: numpy.ndarray) -> float:
         whole = replace(thing, radius=thing.radius * scale, angle=thing.angle + turn)
         ideal = numpy.pad(renderer.coverage(renderer.outline(whole)), MOVED)
         moved = sliding_window_view(ideal, (SIZE, SIZE))[:, :, rows, columns]
-        change = numpy.abs(covered[rows, columns] - moved)[:, :, near[rows, columns]]
-        wrong = numpy.maximum(change - UNNOTICED, 0).sum(axis=-1) / (1 - UNNOTICED)
-        least = min(least, float(wrong.min() / ideal.sum()))
+        change = (covered[rows, columns] - moved)[:, :, near[rows, columns]]
+        least = min(least, float(noticed(change).sum(axis=-1).min() / ideal.sum()))
     return least
 
 
@@ -56,17 +55,3 @@ def covered(away: numpy.ndarray, colour: numpy.ndarray) -> numpy.ndarray:
     along = (away @ colour) / contrast**2
     aside = numpy.linalg.norm(away - along[..., None] * colour, axis=2) / contrast
     return numpy.clip(numpy.minimum(along, 1) - numpy.maximum(aside - UNNOTICED, 0), 0, 1)
-
-
-def _least_damage(shape: str, thing: Thing, covered: numpy.ndarray, near: numpy.ndarray) -> float:
-    rows, columns = (slice(*numpy.flatnonzero(near.any(axis=axis))[[0, -1]] + (0, 1)) for axis in (1, 0))
-    turns = (0,) if shape in ("circle", "ring") else TURNS
-    least = math.inf
-    for scale, turn in itertools.product(SCALES, turns):
-        whole = replace(thing, shape=shape, radius=thing.radius * scale, angle=thing.angle + turn)
-        ideal = numpy.pad(renderer.coverage(renderer.outline(whole)), MOVED)
-        moved = sliding_window_view(ideal, (SIZE, SIZE))[:, :, rows, columns]
-        change = numpy.abs(covered[rows, columns] - moved)[:, :, near[rows, columns]]
-        wrong = numpy.maximum(change - UNNOTICED, 0).sum(axis=-1) / (1 - UNNOTICED)
-        least = min(least, float(wrong.min() / ideal.sum()))
-    return least

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
-from visionprefer.recipe_file import load_recipe, recipe_schema
+from visionprefer.recipe_file import load_polish_recipe, load_recipe, recipe_schema
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,6 +73,32 @@ def run(
     from visionprefer_pipelines.show import summary
 
     summary(folder, console, time.monotonic() - started, shlex.join(retry))
+
+
+@app.command()
+def polish(
+    recipe: Annotated[str, typer.Argument(help="A YAML file with prompts, and who polishes them.")],
+    out: Annotated[str, typer.Option(help="Folder for the polished prompts. Run again to go on.")],
+    set_: Set = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Take up again the prompts that failed.")
+    ] = False,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; default: one of its own on this machine.")] = None,
+) -> None:
+    """Have a model of text mend what is biased, inconsistent or unsafe in prompts, before they become images."""
+    from visionprefer_pipelines.polish import polish as polish_prompts
+    from visionprefer_pipelines.progress import Progress
+    from visionprefer_pipelines.show import show_polished
+
+    console = _console()
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with Progress(console) as progress:
+            counts = polish_prompts(load_polish_recipe(Path(recipe), set_), out, progress, retry_failed, address)
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. Every prompt that was polished is kept in {out}. Give the same command to go on")
+        raise typer.Exit(130) from None
+    show_polished(out, counts, console)
 
 
 @app.command()

@@ -133,7 +133,8 @@ def _make(recipe: Recipe, prepared: Prepared, sample: list[pa.Table]) -> tuple[p
 
 
 def _judge(recipe: Recipe, prepared: Prepared, images: pa.Table, made: StageEstimate) -> Estimate:
-    from visionprefer_pipelines.dataset import judge_stage
+    from visionprefer.judging.judge import JudgeQuestions
+    from visionprefer_pipelines.answers import asker
 
     settings = recipe.judge
     if settings.engine == "vllm":
@@ -141,7 +142,7 @@ def _judge(recipe: Recipe, prepared: Prepared, images: pa.Table, made: StageEsti
             "judge.engine is vllm, which runs on the cluster alone: write --set judge.engine=transformers "
             "--set judge.engine_kwargs={} for hours that it will stay below"
         )
-    stage = judge_stage(settings, prepared.judge, 0.0)()
+    stage = asker(JudgeQuestions(settings, prepared.judge), settings, prepared.judge, 0.0)()
     remote = settings.engine == "openai"
     size = 1 if remote else settings.batch_size
     shown = 1

@@ -51,7 +51,7 @@ def run(
         InputError: if something that was given cannot be used. What was committed stays.
     """
     store = Store(out)
-    with _teaching(store), _alone(store):
+    with teaching(store), alone(store):
         store.remove_unfinished()
         prepared = prepare(recipe, store)
         for note in prepared.notes:
@@ -217,7 +217,7 @@ def _packages() -> dict[str, str]:
 
 
 @contextmanager
-def _teaching(store: Store) -> Iterator[None]:
+def teaching(store: Store) -> Iterator[None]:
     """Tell what a person can mend in a sentence."""
     try:
         yield
@@ -228,7 +228,7 @@ def _teaching(store: Store) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(store: Store) -> Iterator[None]:
+def alone(store: Store) -> Iterator[None]:
     """Hold the folder, so that no second run writes into it. Buckets have no locks: there it is up to the user."""
     if "://" in store.root:
         yield

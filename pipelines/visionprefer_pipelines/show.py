@@ -1,6 +1,7 @@
 """A run in the terminal: its tables, and what to do next."""
 
 import shlex
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -91,6 +92,21 @@ def _compare(folder: RunFolder, console: Console) -> None:
         for name, of, form, truth in _quantities(found)
     ]
     _print([TextTable("Estimate and truth", ["", "expected", "95 % interval", "in truth"], rows)], console)
+
+
+def show_polished(out: str, counts: Counts, console: Console) -> None:
+    """Print what was found in prompts, and how to go on with them."""
+    store = Store(out)
+    kept, rejected = store.read_table("prompts.parquet"), store.read_table("rejected_prompts.parquet")
+    found = Counter(problem for problems in kept["problems"].to_pylist() for problem in problems)
+    changed = sum(kept["changed"].to_pylist())
+    console.print(f"prompts     {sum(counts)} = {counts.done} polished + {counts.failed} failed")
+    console.print(f"kept        {kept.num_rows}, {changed} of them changed; rejected {rejected.num_rows}")
+    console.print(
+        "found       " + (", ".join(f"{name} in {count}" for name, count in found.most_common()) or "nothing")
+    )
+    console.print(f"Before and after, side by side: {store.root}/prompts.parquet")
+    console.print(f"Next\n  write into a recipe: prompts: {{path: {store.root}/prompts.parquet}}")
 
 
 def show_audit(run_dir: str, against: str | None, console: Console) -> None:

@@ -17,6 +17,7 @@ from visionprefer.plan import read_block
 from visionprefer.store import Shards
 
 Batch = dict[str, np.ndarray]
+Read = Callable[[Shards, str, int], pa.Table]  # the rows of a unit in a generation; they stand in the shards' store
 JUDGED_COLUMNS = ["image_id", "prompt_id", "prompt", "image"]
 
 
@@ -98,17 +99,20 @@ class MakeImages(_Committing):
         return self.stage(plan)
 
 
-class JudgeImages(_Committing):
-    """Image shards become shards of replies."""
+class AskAbout(_Committing):
+    """Units of rows become shards of replies."""
+
+    def __init__(self, build: Callable[[], Any], shards: Shards, log: Any, read: Read) -> None:
+        super().__init__(build, shards, log)
+        self.read = read
 
     def work(self, unit: str, generation: int) -> tuple[pa.Table, pa.Table]:
-        """Replies about the images of the shard or, in joint mode, of a few prompts."""
-        mode = self.stage.requests.settings.mode
-        return self.stage(images_to_judge(self.shards, unit, generation, mode), generation)
+        """Replies about the unit's rows."""
+        return self.stage(self.read(self.shards, unit, generation), generation)
 
 
 def images_to_judge(replies: Shards, unit: str, generation: int, mode: str) -> pa.Table:
-    """All images of a unit or, in a later generation, those whose request failed, as `Requests` wants them."""
+    """All images of a unit or, in a later generation, those whose request failed, as `JudgeQuestions` wants them."""
     if mode == "single":
         images = replies.store.read_table(f"images/{unit}.parquet", JUDGED_COLUMNS)
         images = images.append_column("repeat", pa.array([0] * images.num_rows, pa.int32()))

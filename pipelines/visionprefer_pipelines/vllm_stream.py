@@ -1,6 +1,6 @@
-"""The engine `vllm`, in the stream: image shards become shards of replies through ray.data.llm.
+"""The engine `vllm`, in the stream: units of rows become shards of replies through ray.data.llm.
 
-    shards ─ open_shards ─ prepare images ─ chat template ─ vLLM engines ─ CommitReplies ─ shards that are judged
+    units ─ open_shards ─ prepare images ─ chat template ─ vLLM engines ─ CommitReplies ─ shards of replies
 
 Between the first and the last flow requests, one a row. A shard is committed when the last of its requests has come
 back. A reply that holds no verdict is asked for once more in the shard's next generation, by a second pass over the
@@ -18,15 +18,15 @@ from PIL import Image
 from ray.data import ActorPoolStrategy, Dataset
 
 from visionprefer.errors import missing_extra
-from visionprefer.judging.judge import Reply, Request, Requests, Row, chat, done_and_failed, enter
+from visionprefer.judging.asking import Questions, done_and_failed, enter
+from visionprefer.judging.engine import Reply, Request, Row, chat
 from visionprefer.judging.rubric import JSON_FORM
 from visionprefer.models import Model
-from visionprefer.recipe import JudgeSettings
+from visionprefer.recipe import EngineSettings
 from visionprefer.store import Shards
-from visionprefer_pipelines.units import Batch, images_to_judge, named, telling_what_to_mend
+from visionprefer_pipelines.units import Batch, Read, named, telling_what_to_mend
 
 AROUND = 0.1  # CPU cores reserved for each worker of the stages around the engine
-BESIDES = ("images", "prompt")  # of a row, what is not in its reply
 # What comes back that a reply is made of.
 COLUMNS = (
     "unit",
@@ -40,8 +40,17 @@ COLUMNS = (
 )
 
 
-def judged_by_vllm(shards: Dataset, settings: JudgeSettings, model: Model, replies: Shards, log: Any) -> Dataset:
-    """The stream that judges these image shards; each row that comes out is the name of a shard that was judged.
+def answered_by_vllm(
+    units: Dataset,
+    questions: Questions,
+    settings: EngineSettings,
+    model: Model,
+    replies: Shards,
+    read: Read,
+    log: Any,
+    reads_images: bool,
+) -> Dataset:
+    """The stream that asks about the rows of these units; each row that comes out is the name of a shard of replies.
 
     Raises:
         InputError: if vLLM is not installed.
@@ -54,28 +63,27 @@ def judged_by_vllm(shards: Dataset, settings: JudgeSettings, model: Model, repli
     except ImportError as error:
         raise missing_extra("vllm", "vllm") from error
 
-    log.add.remote("say", f"the judge runs in vLLM, {_described(settings)}")
-    requests = Requests(settings, model)
+    log.add.remote("say", f"{model.label} runs in vLLM, {_described(settings)}")
 
     def open_shards(batch: Any) -> pa.Table:
         asked = []
         with telling_what_to_mend(log):
             for unit, generation in zip(batch["unit"].tolist(), batch["generation"].tolist(), strict=True):
-                found = _asked(replies, unit, generation, requests, settings)
+                found = _asked(questions, read(replies, unit, generation), replies, unit, generation, settings)
                 if not found:  # no image of the shard was made: no answer would come back to commit it
-                    _commit(replies, log, unit, generation, [])
+                    _commit(questions, replies, log, unit, generation, [])
                 asked += found
         return pa.Table.from_pylist(asked)
 
-    asked = shards.map_batches(open_shards, batch_size=1, num_cpus=AROUND)
+    asked = units.map_batches(open_shards, batch_size=1, num_cpus=AROUND)
     answered = build_processor(
-        _processor(settings, model),
+        _processor(settings, model, reads_images),
         preprocess_map_kwargs={"num_cpus": AROUND},
         postprocess_map_kwargs={"num_cpus": AROUND},
     )(asked)
     return answered.map_batches(
         CommitReplies,
-        fn_constructor_args=(replies, log, settings.max_new_tokens),
+        fn_constructor_args=(questions, replies, log, settings.max_new_tokens),
         batch_size=None,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=1),
@@ -86,7 +94,8 @@ def judged_by_vllm(shards: Dataset, settings: JudgeSettings, model: Model, repli
 class CommitReplies:
     """Gathers the answers of each shard, and commits them together."""
 
-    def __init__(self, replies: Shards, log: Any, most_tokens: int) -> None:
+    def __init__(self, questions: Questions, replies: Shards, log: Any, most_tokens: int) -> None:
+        self.questions = questions
         self.replies = replies
         self.log = log
         self.most_tokens = most_tokens
@@ -97,28 +106,28 @@ class CommitReplies:
         complete = []
         for answer in batch.select(COLUMNS).to_pylist():
             place = (answer["unit"], answer["generation"])
-            row = _row(answer, self.most_tokens)
+            row = _row(self.questions, answer, self.most_tokens)
             self.arrived[place][row["request_id"]] = row
             if len(self.arrived[place]) == answer["rows"]:
                 complete.append((*place, list(self.arrived.pop(place).values())))
         with telling_what_to_mend(self.log):
-            return named([_commit(self.replies, self.log, *shard) for shard in complete])
+            return named([_commit(self.questions, self.replies, self.log, *shard) for shard in complete])
 
 
-def _commit(replies: Shards, log: Any, unit: str, generation: int, rows: list[Row]) -> str:
+def _commit(questions: Questions, replies: Shards, log: Any, unit: str, generation: int, rows: list[Row]) -> str:
     """Commit a shard's rows, unless they are there already. Returns its name."""
     commit = replies.written(unit, generation)
     if commit is None:
-        commit = replies.write(unit, generation, *done_and_failed(rows))
+        commit = replies.write(unit, generation, *done_and_failed(rows, questions.schema))
     ray.get(log.add.remote(replies.folder, tuple(commit)))
     return commit.shard
 
 
 def _asked(
-    replies: Shards, unit: str, generation: int, requests: Requests, settings: JudgeSettings
+    questions: Questions, table: pa.Table, replies: Shards, unit: str, generation: int, settings: EngineSettings
 ) -> list[dict[str, Any]]:
-    """The requests about a shard's images. One that was asked once before is asked for the second time."""
-    rows = requests.rows(images_to_judge(replies, unit, generation, settings.mode))
+    """The requests about a unit's rows. One that was asked once before is asked for the second time."""
+    rows = questions.rows(table)
     before: dict[str, Row] = {}
     if generation:
         failed = replies.failed_rows(f"{unit}.{generation - 1}").to_pylist()
@@ -127,14 +136,14 @@ def _asked(
     for row in rows:
         if earlier := before.get(row["request_id"]):
             row |= {name: earlier[name] for name in ("asked", "prompt_tokens", "completion_tokens")}
-        request = requests.request(row, asking=generation)
-        kept = json.dumps({name: value for name, value in row.items() if name not in BESIDES})
+        request = questions.request(row, asking=generation)
+        kept = json.dumps({name: value for name, value in row.items() if name in questions.schema.names})
         asked = _chat(request, settings) if request else _nothing()
         found.append({"unit": unit, "generation": generation, "rows": len(rows), "row": kept, **asked})
     return found
 
 
-def _chat(request: Request, settings: JudgeSettings) -> dict[str, Any]:
+def _chat(request: Request, settings: EngineSettings) -> dict[str, Any]:
     """What ray.data.llm wants of a request."""
     sampling: dict[str, Any] = {
         "temperature": request.temperature,
@@ -151,21 +160,25 @@ def _chat(request: Request, settings: JudgeSettings) -> dict[str, Any]:
 def _nothing() -> dict[str, Any]:
     """A request that costs a token, in the place of one that cannot be asked: every row has to come back."""
     white = Request([Image.new("RGB", (32, 32), "white")], ".", 0, 0.0, {})
-    return _chat(white, JudgeSettings(model="", structured=False, max_new_tokens=1))
+    return _chat(white, EngineSettings(model="", structured=False, max_new_tokens=1))
 
 
-def _row(answer: dict[str, Any], most_tokens: int) -> Row:
+def _row(questions: Questions, answer: dict[str, Any], most_tokens: int) -> Row:
     """The row of REPLIES with its answer."""
     row: Row = json.loads(answer["row"])
     if row["error"]:  # it could not be asked
         return row
     text, used, error = answer["generated_text"], answer["num_generated_tokens"] or 0, answer["__inference_error__"]
     # Ray does not hand on why the engine stopped.
-    enter(row, Reply(text, answer["num_input_tokens"] or 0, used, error=error or None, cut_off=used >= most_tokens))
+    enter(
+        questions,
+        row,
+        Reply(text, answer["num_input_tokens"] or 0, used, error=error or None, cut_off=used >= most_tokens),
+    )
     return row
 
 
-def _processor(settings: JudgeSettings, model: Model) -> Any:
+def _processor(settings: EngineSettings, model: Model, reads_images: bool) -> Any:
     from ray.data.llm import vLLMEngineProcessorConfig
 
     workers = settings.workers
@@ -181,7 +194,9 @@ def _processor(settings: JudgeSettings, model: Model) -> Any:
         batch_size=settings.batch_size,
         concurrency=actors,
         placement_group_config={"bundle_per_worker": bundle},
-        prepare_multimodal_stage={"chat_template_content_format": "openai", "num_cpus": AROUND},
+        prepare_multimodal_stage={"chat_template_content_format": "openai", "num_cpus": AROUND}
+        if reads_images
+        else False,
         chat_template_stage={"num_cpus": AROUND},
         tokenize_stage=False,  # the engine does both
         detokenize_stage=False,
@@ -190,7 +205,7 @@ def _processor(settings: JudgeSettings, model: Model) -> Any:
     )
 
 
-def _described(settings: JudgeSettings) -> str:
+def _described(settings: EngineSettings) -> str:
     where = "on GPUs" if settings.workers.num_gpus else "on the CPU"
     held = ", replies held to the rubric's schema" if settings.structured else ""
     return where + held

@@ -170,6 +170,31 @@ def llava(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def llama(folder: Path, seed: int = 0) -> Path:
+    """Write a small LlamaForCausalLM with random weights and a byte tokenizer: a model of text."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = _byte_tokenizer()
+    tokenizer.chat_template = "{% for message in messages %}user: {{ message['content'] }}\n{% endfor %}assistant: "
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with _random_weights(seed, "float32"):
+        model = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def clip_tokenizer() -> Any:
     """A CLIPTokenizer of bytes: any text has tokens, none is unknown."""
     from tokenizers.pre_tokenizers import ByteLevel

@@ -203,15 +203,15 @@ _SAID_ELSEWHERE = {
 }
 
 
-class JudgeSettings(Settings):
-    """Who scores the images, and how it is asked."""
+class EngineSettings(Settings):
+    """What runs a model that answers, and how it is asked."""
 
     engine: Literal["transformers", "vllm", "openai"] = Field(
         "transformers",
-        description="What runs the judge: transformers or vllm on the cluster; openai, a server of that protocol.",
+        description="What runs the model: transformers or vllm on the cluster; openai, a server of that protocol.",
     )
     model: str = Field(
-        description="Folder of an image-text-to-text model, its hub id OWNER/NAME, or builtin:NAME; "
+        description="Folder of a model, its hub id OWNER/NAME, or builtin:NAME; "
         "with engine openai, the name that the server knows."
     )
     api: ApiSettings = Field(
@@ -226,17 +226,7 @@ class JudgeSettings(Settings):
         description="With engine vllm or openai: what a request says beside the temperature, in vLLM's words, such as "
         "top_p, top_k, presence_penalty or repetition_penalty.",
     )
-    mode: Literal["single", "joint"] = Field(
-        "single",
-        description="single: one image a request. joint: all images of a prompt in one, compared as they are scored.",
-    )
-    swapped: Fraction = Field(
-        0.0,
-        description="With mode joint: share of the prompts whose images are shown once more, in reverse order. A pair "
-        "of which the judge says now this and now the opposite is a tie.",
-    )
-    structured: bool = Field(True, description="Hold the reply to the rubric's JSON schema while it is generated.")
-    rationale_length: int = Field(400, ge=1, description="Most characters of a rationale.")
+    structured: bool = Field(True, description="Hold the reply to its JSON schema while it is generated.")
     max_new_tokens: int = Field(768, ge=1, description="Most tokens of a reply; one that is cut off is asked again.")
     temperature: float = Field(0.0, ge=0, description="0: the likeliest token; the second asking samples at least 0.7.")
     batch_size: int = Field(8, ge=1, description="Requests that share a forward pass; vllm packs them itself.")
@@ -259,10 +249,29 @@ class JudgeSettings(Settings):
         for name, field in _SAID_ELSEWHERE.items():
             if name in self.sampling:
                 raise ValueError(f"sampling.{name} is said by {field}: write that, and leave this out")
-        if self.swapped and self.mode != "joint":
-            raise ValueError(f"swapped is {self.swapped:g}, and a single image has no order: write mode: joint, or 0")
         if self.engine == "openai" and self.workers.actors != 1:
             raise ValueError("engine openai keeps its limits in one actor: write api.concurrency in place of workers")
+        return self
+
+
+class JudgeSettings(EngineSettings):
+    """Who scores the images, and how it is asked."""
+
+    mode: Literal["single", "joint"] = Field(
+        "single",
+        description="single: one image a request. joint: all images of a prompt in one, compared as they are scored.",
+    )
+    swapped: Fraction = Field(
+        0.0,
+        description="With mode joint: share of the prompts whose images are shown once more, in reverse order. A pair "
+        "of which the judge says now this and now the opposite is a tie.",
+    )
+    rationale_length: int = Field(400, ge=1, description="Most characters of a rationale.")
+
+    @model_validator(mode="after")
+    def _has_an_order_to_swap(self) -> Self:
+        if self.swapped and self.mode != "joint":
+            raise ValueError(f"swapped is {self.swapped:g}, and a single image has no order: write mode: joint, or 0")
         return self
 
 
@@ -289,6 +298,15 @@ class PreferenceSettings(Settings):
         if not any(self.weights.values()):
             raise ValueError(f"weights are {self.weights}: write one that is not 0")
         return self
+
+
+class PolishRecipe(Settings):
+    """Prompts, and who polishes them before they become images."""
+
+    name: str = Field(pattern=r"^[\w.-]+$", description="Name, for what is printed.")
+    seed: int = Field(0, ge=0, description="Seed of the sample of prompts, where only some are kept.")
+    prompts: PromptSettings
+    polish: EngineSettings
 
 
 class Recipe(Settings):

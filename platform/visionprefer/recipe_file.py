@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -12,9 +12,11 @@ from pydantic import ValidationError
 from visionprefer.errors import InputError
 from visionprefer.recipe import (
     ApiSettings,
+    EngineSettings,
     ImageModel,
     ImageSettings,
     JudgeSettings,
+    PolishRecipe,
     PreferenceSettings,
     Price,
     PromptSettings,
@@ -23,6 +25,17 @@ from visionprefer.recipe import (
     Settings,
     Workers,
 )
+
+AnyRecipe = TypeVar("AnyRecipe", Recipe, PolishRecipe)
+
+
+def load_polish_recipe(path: Path, overrides: list[str] | None = None) -> PolishRecipe:
+    """Read a recipe that polishes prompts, and check it. Like `load_recipe`."""
+    recipe, folder = _read(path, overrides, PolishRecipe), path.resolve().parent
+    polish = recipe.polish
+    if polish.engine == "transformers":
+        polish = polish.model_copy(update={"model": _found(polish.model, folder)})
+    return recipe.model_copy(update={"prompts": _prompts_found(recipe.prompts, folder), "polish": polish})
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
@@ -37,6 +50,10 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     Raises:
         InputError: naming each field that is wrong, its value and what to write.
     """
+    return _with_paths(_read(path, overrides, Recipe), path.resolve().parent)
+
+
+def _read(path: Path, overrides: list[str] | None, kind: type[AnyRecipe]) -> AnyRecipe:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -46,10 +63,9 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     for override in overrides or []:
         _override(data, override)
     try:
-        recipe = Recipe.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         raise InputError(f"{path}: " + "\n".join(_sentences(error))) from error
-    return _with_paths(recipe, path.resolve().parent)
 
 
 def recipe_schema() -> str:
@@ -104,6 +120,7 @@ def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
         "prompts": PromptSettings,
         "images": ImageSettings,
         "judge": JudgeSettings,
+        "polish": EngineSettings,
         "preferences": PreferenceSettings,
         "models": ImageModel,
         "api": ApiSettings,
@@ -117,21 +134,25 @@ def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
 
 def _with_paths(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with every local file it names as an absolute path."""
-
-    def found(value: str | None) -> str | None:
-        if value is None or "://" in value:
-            return value
-        for candidate in (folder / Path(value).expanduser(), Path(value).expanduser()):
-            if candidate.exists():
-                return str(candidate.resolve())
-        return value
-
-    prompts = recipe.prompts.model_copy(
-        update={"path": found(recipe.prompts.path), "block_list": found(recipe.prompts.block_list)}
-    )
-    models = [model.model_copy(update={"model": found(model.model)}) for model in recipe.images.models]
-    images = recipe.images.model_copy(update={"models": models, "existing": found(recipe.images.existing)})
+    models = [model.model_copy(update={"model": _found(model.model, folder)}) for model in recipe.images.models]
+    existing = _found(recipe.images.existing, folder)
+    images = recipe.images.model_copy(update={"models": models, "existing": existing})
     judge = recipe.judge
     if judge.engine == "transformers":
-        judge = judge.model_copy(update={"model": found(judge.model)})
+        judge = judge.model_copy(update={"model": _found(judge.model, folder)})
+    prompts = _prompts_found(recipe.prompts, folder)
     return recipe.model_copy(update={"prompts": prompts, "images": images, "judge": judge})
+
+
+def _prompts_found(prompts: PromptSettings, folder: Path) -> PromptSettings:
+    files = {"path": _found(prompts.path, folder), "block_list": _found(prompts.block_list, folder)}
+    return prompts.model_copy(update=files)
+
+
+def _found(value: str | None, folder: Path) -> str | None:
+    if value is None or "://" in value:
+        return value
+    for candidate in (folder / Path(value).expanduser(), Path(value).expanduser()):
+        if candidate.exists():
+            return str(candidate.resolve())
+    return value

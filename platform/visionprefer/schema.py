@@ -59,6 +59,40 @@ PROMPTS = pa.schema(
 
 REJECTED_PROMPTS = pa.schema([("prompt", pa.string()), ("source", pa.string()), ("reason", pa.string())])
 
+_ASKED = [
+    ("raw", pa.string()),  # the reply to the last asking, as it came
+    ("asked", pa.int32()),  # how often this request was asked: 1, or 2 when the first reply was unusable
+    ("prompt_tokens", pa.int64()),  # summed over the askings
+    ("completion_tokens", pa.int64()),
+    ("cost", pa.float64()),  # in the currency of the recipe's prices; null where nothing is charged
+    ("error", pa.string()),  # null in replies that can be used
+]
+
+REPLIES_TO_PROMPTS = pa.schema(
+    [
+        ("request_id", pa.string()),
+        ("prompt_id", pa.string()),
+        ("prompt", pa.string()),  # before it is polished
+        ("source", pa.string()),
+        ("polisher", pa.string()),  # the model as the recipe names it
+        ("polisher_digest", pa.string()),  # model digest and every setting that an answer depends on
+        *_ASKED,
+    ]
+)
+
+POLISHED = pa.schema(
+    [
+        ("prompt", pa.string()),  # as it is now
+        ("before", pa.string()),
+        ("changed", pa.bool_()),
+        ("problems", pa.list_(pa.string())),  # those found: bias, inconsistency, unsafe
+        ("rationale", pa.string()),
+        ("source", pa.string()),  # file and line or row it was read from
+        ("prompt_id", pa.string()),  # hash of the text as it is now
+        ("request_id", pa.string()),  # the reply it was read from
+    ]
+)
+
 PLAN = pa.schema(
     [
         ("image_id", pa.string()),
@@ -105,12 +139,7 @@ REPLIES = pa.schema(
         ("rubric_digest", pa.string()),
         ("mode", pa.string()),  # "single": one image a request; "joint": all of a prompt
         ("repeat", pa.int32()),  # 0 for the first time these images are shown in this order
-        ("raw", pa.string()),  # the reply to the last asking, as it came
-        ("asked", pa.int32()),  # how often this request was asked: 1, or 2 when the first reply was unusable
-        ("prompt_tokens", pa.int64()),  # summed over the askings
-        ("completion_tokens", pa.int64()),
-        ("cost", pa.float64()),  # in the currency of the recipe's prices; null where nothing is charged
-        ("error", pa.string()),  # null in replies that can be used
+        *_ASKED,
     ]
 )
 

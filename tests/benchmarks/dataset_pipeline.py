@@ -102,7 +102,7 @@ def bare(recipe_path: str) -> float:
     import torch
 
     from visionprefer.images import load_pipeline
-    from visionprefer.judging.judge import Request
+    from visionprefer.judging.engine import Request
     from visionprefer.judging.rubric import question, reply_schema
     from visionprefer.judging.transformers_engine import TransformersEngine
     from visionprefer.models import find_model

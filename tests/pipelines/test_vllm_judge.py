@@ -102,7 +102,7 @@ def test_three_engines_make_one_dataset(tmp_path: Path, served: str) -> None:
     for i in range(17):  # half files: a whole shard, and one more
         (pictures / f"{i:04}.png").write_bytes((pictures / f"{i:04}.png").read_bytes()[:200])
     of_vllm, said = go(pictures, tmp_path / "vllm")
-    assert "the judge runs in vLLM, on the CPU" in said
+    assert "blocks-llava runs in vLLM, on the CPU" in said
     assert [tuple(counts) for counts in of_vllm.counts().values()] == [(47, 17, 0), (47, 0, 0)]
     assert any(commit.done == 0 for commit in of_vllm.replies.commits.values())
     of_transformers, _ = go(pictures, tmp_path / "transformers", engine="transformers")

@@ -12,7 +12,8 @@ from visionprefer.blocksworld.measure import Figures, Share, share
 from visionprefer.blocksworld.renderer import SIZE
 from visionprefer.blocksworld.sight import look
 from visionprefer.errors import InputError
-from visionprefer.judging.judge import Judge
+from visionprefer.judging.asking import Asker
+from visionprefer.judging.judge import JudgeQuestions
 from visionprefer.judging.scores import judgements
 from visionprefer.judging.transformers_engine import TransformersEngine
 from visionprefer.judging.trust import AspectAgreement
@@ -73,9 +74,9 @@ def _on_blank_pictures(run: RunFolder) -> pa.Table:
     return judgements(pa.concat_tables(stage(pa.Table.from_batches([batch]))[0] for batch in batches))
 
 
-def _stage(settings: JudgeSettings) -> Judge:
+def _stage(settings: JudgeSettings) -> Asker:
     model = find_model(settings.model, "transformers")
-    return Judge(settings, model, TransformersEngine(settings, model))
+    return Asker(JudgeQuestions(settings, model), TransformersEngine(settings, model))
 
 
 def _named_faults(run: RunFolder) -> dict[str, Share]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from visionprefer.errors import InputError, missing_extra
 from visionprefer.judging.budget import Budget, BudgetSpent, Charge, Pace
-from visionprefer.judging.judge import Reply, Request, chat
+from visionprefer.judging.engine import Reply, Request, chat
 from visionprefer.models import Model
-from visionprefer.recipe import ApiSettings, JudgeSettings
+from visionprefer.recipe import ApiSettings, EngineSettings
 
 LONGEST_WAIT = 60.0  # seconds between two tries, unless the server asks for more
 LONGEST_ERROR = 300  # characters
@@ -27,7 +27,7 @@ class OpenAIEngine:
         InputError: if the environment variable with the key is not set, or openai is not installed.
     """
 
-    def __init__(self, settings: JudgeSettings, model: Model, spent: float = 0.0) -> None:
+    def __init__(self, settings: EngineSettings, model: Model, spent: float = 0.0) -> None:
         try:
             import openai
         except ImportError as error:
@@ -64,7 +64,7 @@ class OpenAIEngine:
     def describe(self) -> str:
         """What was chosen, for the person at the terminal."""
         where = self._client.base_url.host
-        return f"the judge is {self.model} at {where}, asked up to {self.api.concurrency} things at once"
+        return f"{self.model} at {where} is asked up to {self.api.concurrency} things at once"
 
     async def _ask_all(self, requests: list[Request]) -> list[Reply]:
         return await asyncio.gather(*map(self._ask, requests))

@@ -1,4 +1,6 @@
-"""The engine `transformers`: any image-text-to-text model in this process, held to a JSON schema as it generates."""
+"""The engine `transformers`: any image-text-to-text model, or one of text, in this process, held to a JSON schema as it
+generates.
+"""
 
 import functools
 import json
@@ -7,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from visionprefer import devices
 from visionprefer.errors import InputError, missing_extra
-from visionprefer.judging.judge import Reply, Request
+from visionprefer.judging.engine import Reply, Request
 from visionprefer.judging.rubric import JSON_FORM
 from visionprefer.models import Model
-from visionprefer.recipe import JudgeSettings
+from visionprefer.recipe import EngineSettings
 
 if TYPE_CHECKING:
     import torch
 
 
 class TransformersEngine:
-    """Runs a judge's model with `generate`, a batch at a time.
+    """Runs a model with `generate`, a batch at a time.
 
     Every request draws its tokens with a generator of its own, so that an answer does not depend on its neighbours'
     luck.
@@ -26,7 +28,7 @@ class TransformersEngine:
         InputError: if transformers cannot load the model.
     """
 
-    def __init__(self, settings: JudgeSettings, model: Model) -> None:
+    def __init__(self, settings: EngineSettings, model: Model, reads_images: bool = True) -> None:
         try:
             import transformers
         except ImportError as error:
@@ -35,18 +37,20 @@ class TransformersEngine:
         logging.getLogger("transformers").setLevel(logging.ERROR)
         transformers.utils.logging.disable_progress_bar()
         self.settings = settings
+        self.name = model.label
         self.device, self.dtype = devices.choose(settings.device, settings.dtype, on_gpu="bfloat16")
         try:
-            self.processor = transformers.AutoProcessor.from_pretrained(model.location, revision=model.revision)
-            self.model = transformers.AutoModelForImageTextToText.from_pretrained(
-                model.location, revision=model.revision, dtype=self.dtype
-            )
+            reader, kind = transformers.AutoTokenizer, transformers.AutoModelForCausalLM
+            if reads_images:
+                reader, kind = transformers.AutoProcessor, transformers.AutoModelForImageTextToText
+            self.processor = reader.from_pretrained(model.location, revision=model.revision)
+            self.model = kind.from_pretrained(model.location, revision=model.revision, dtype=self.dtype)
         except Exception as error:  # loaders raise errors of every kind
-            raise InputError(
-                f"judge.model: {model.name!r} cannot be loaded as an image-text-to-text model: {error}"
-            ) from error
+            wanted = "an image-text-to-text model" if reads_images else "a model of text"
+            raise InputError(f"model: {model.name!r} cannot be loaded as {wanted}: {error}") from error
         self.model = self.model.to(self.device).eval()
-        self.tokenizer = self.processor.tokenizer
+        self.tokenizer = self.processor.tokenizer if reads_images else self.processor
+        self.reads_images = reads_images
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -61,8 +65,8 @@ class TransformersEngine:
 
     def describe(self) -> str:
         """What was chosen, for the person at the terminal."""
-        held = ", replies held to the rubric's schema" if self._grammar else ""
-        return f"the judge runs in {str(self.dtype).removeprefix('torch.')} on {self.device}{held}"
+        held = ", replies held to their schema" if self._grammar else ""
+        return f"{self.name} runs in {str(self.dtype).removeprefix('torch.')} on {self.device}{held}"
 
     def _batch(self, requests: list[Request]) -> list[Reply]:
         try:
@@ -76,26 +80,17 @@ class TransformersEngine:
         import torch
         from transformers import LogitsProcessorList
 
-        conversations = [
-            [
-                {
-                    "role": "user",
-                    "content": [
-                        *({"type": "image", "image": image} for image in request.images),
-                        {"type": "text", "text": request.text},
-                    ],
-                }
-            ]
-            for request in requests
-        ]
+        padding: dict[str, Any] = {"padding": True}
         inputs = self.processor.apply_chat_template(
-            conversations,
+            [[{"role": "user", "content": _content(request)}] for request in requests],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            processor_kwargs={"padding": True},
-        ).to(self.device, self.dtype)
+            **({"processor_kwargs": padding} if self.reads_images else padding),
+        ).to(self.device)
+        if self.reads_images:
+            inputs = inputs.to(self.dtype)
         start = inputs["input_ids"].shape[1]
         processors = LogitsProcessorList([_SeededSampling(requests)])
         if self._grammar:
@@ -119,6 +114,13 @@ class TransformersEngine:
         length = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
         text = self.tokenizer.decode(ids[:length], skip_special_tokens=True)
         return Reply(text, int(prompt_tokens), length, cut_off=ids[length - 1] not in ends)
+
+
+def _content(request: Request) -> str | list[dict[str, Any]]:
+    if not request.images:
+        return request.text
+    images = [{"type": "image", "image": image} for image in request.images]
+    return [*images, {"type": "text", "text": request.text}]
 
 
 class _SeededSampling:

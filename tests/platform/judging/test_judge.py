@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from visionprefer.errors import InputError
-from visionprefer.judging.judge import Judge, Reply, Request, judge_digest
+from visionprefer.judging.asking import Asker
+from visionprefer.judging.engine import Reply, Request
+from visionprefer.judging.judge import JudgeQuestions, judge_digest
 from visionprefer.models import Model
 from visionprefer.recipe import ApiSettings, JudgeSettings
 from visionprefer.schema import ASPECTS, IMAGE, REPLIES
@@ -52,7 +54,7 @@ def images(*data: bytes) -> pa.Table:
 
 def test_an_unusable_reply_is_asked_for_once_more_with_another_seed() -> None:
     engine = Scripted([Reply("prose", 10, 3), Reply(VERDICT, 10, 50)], [Reply(VERDICT, 10, 51, cost=0.5)])
-    done, failed = Judge(SETTINGS, MODEL, engine)(images(png(), png("blue")))
+    done, failed = Asker(JudgeQuestions(SETTINGS, MODEL), engine)(images(png(), png("blue")))
     assert done.schema == REPLIES
     assert failed.num_rows == 0
     first, second = sorted(done.to_pylist(), key=lambda row: row["image_ids"])
@@ -75,7 +77,7 @@ def test_an_unusable_reply_is_asked_for_once_more_with_another_seed() -> None:
 )
 def test_a_failure_is_a_row_with_its_reason_and_the_raw_reply(reply: Reply, reason: str) -> None:
     engine = Scripted([reply, Reply(VERDICT, 10, 50)], [reply])
-    done, failed = Judge(SETTINGS, MODEL, engine)(images(png(), png("blue")))
+    done, failed = Asker(JudgeQuestions(SETTINGS, MODEL), engine)(images(png(), png("blue")))
     assert done.num_rows == 1
     (row,) = failed.to_pylist()
     assert reason in row["error"]
@@ -92,15 +94,15 @@ def test_what_was_answered_is_kept_when_the_second_asking_stops_the_run() -> Non
             return super().ask(requests)
 
     engine = Refusing([Reply("prose", 10, 3), Reply(VERDICT, 10, 50)])
-    done, failed = Judge(SETTINGS, MODEL, engine)(images(png(), png("blue")))
+    done, failed = Asker(JudgeQuestions(SETTINGS, MODEL), engine)(images(png(), png("blue")))
     assert (done.num_rows, failed["raw"].to_pylist()) == (1, ["prose"])
     with pytest.raises(InputError, match="budget"):
-        Judge(SETTINGS, MODEL, engine)(images(png()))
+        Asker(JudgeQuestions(SETTINGS, MODEL), engine)(images(png()))
 
 
 def test_an_image_that_cannot_be_decoded_fails_alone_and_is_never_asked_about() -> None:
     engine = Scripted([Reply(VERDICT, 10, 50)], [])
-    done, failed = Judge(SETTINGS, MODEL, engine)(images(png()[:40], png()))
+    done, failed = Asker(JudgeQuestions(SETTINGS, MODEL), engine)(images(png()[:40], png()))
     assert done["image_ids"].to_pylist() == [["image 1"]]
     assert "cannot be decoded" in failed["error"][0].as_py()
     assert [len(asked) for asked in engine.asked] == [1, 0]
@@ -108,7 +110,7 @@ def test_an_image_that_cannot_be_decoded_fails_alone_and_is_never_asked_about() 
 
 def test_a_later_generation_asks_with_seeds_of_its_own() -> None:
     engine = Scripted(*([Reply("prose", 1, 1)] for _ in range(4)))
-    judge = Judge(SETTINGS, MODEL, engine)
+    judge = Asker(JudgeQuestions(SETTINGS, MODEL), engine)
     judge(images(png()), generation=0)
     judge(images(png()), generation=1)
     seeds = [asked[0].seed for asked in engine.asked]

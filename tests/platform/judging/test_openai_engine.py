@@ -14,7 +14,7 @@ from PIL import Image
 
 from visionprefer.errors import InputError
 from visionprefer.judging import openai_engine
-from visionprefer.judging.judge import Request
+from visionprefer.judging.engine import Request
 from visionprefer.judging.openai_engine import OpenAIEngine
 from visionprefer.judging.rubric import reply_schema
 from visionprefer.models import served_model

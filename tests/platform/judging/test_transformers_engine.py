@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from visionprefer.errors import InputError
-from visionprefer.judging.judge import Request
+from visionprefer.judging.engine import Request
 from visionprefer.judging.rubric import parse_reply, question, reply_schema
 from visionprefer.judging.transformers_engine import TransformersEngine
 from visionprefer.models import Model, find_model
@@ -71,5 +71,5 @@ def test_a_request_that_raises_fails_alone(tiny_llava: Path) -> None:
 
 def test_a_folder_that_is_no_judge_is_told(tiny_sd: Path) -> None:
     model = Model(str(tiny_sd), None, None, "")
-    with pytest.raises(InputError, match=rf"judge\.model: '{tiny_sd}' cannot be loaded"):
+    with pytest.raises(InputError, match=rf"model: '{tiny_sd}' cannot be loaded"):
         TransformersEngine(JudgeSettings(model="x"), model)

@@ -1,0 +1,88 @@
+"""Rows are asked about in a stream, whatever runs the model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, Dataset
+
+from visionprefer.judging.asking import Asker, Questions
+from visionprefer.judging.openai_engine import OpenAIEngine
+from visionprefer.judging.transformers_engine import TransformersEngine
+from visionprefer.models import Model
+from visionprefer.recipe import EngineSettings, Workers
+from visionprefer.store import Shards
+from visionprefer_pipelines.tables import Unit
+from visionprefer_pipelines.units import AskAbout, Read
+from visionprefer_pipelines.vllm_stream import answered_by_vllm
+
+MOST_RAY_BLOCKS = 1000  # each costs the driver some milliseconds before the first of them runs
+
+
+def answered(
+    units: Dataset,
+    questions: Questions,
+    settings: EngineSettings,
+    model: Model,
+    replies: Shards,
+    read: Read,
+    log: Any,
+    spent: float,
+    unit_size: int,
+    reads_images: bool = True,
+) -> Dataset:
+    """The stream that asks about the rows of these units; each row that comes out is the name of a shard of replies.
+
+    Args:
+        units: as `source` makes them, or what an earlier stage committed.
+        questions: what is asked about rows.
+        settings, model: who answers.
+        replies: where the answers go.
+        read: the rows of a unit.
+        log: told what is committed.
+        spent: money that replies have cost so far.
+        unit_size: rows of a unit, about.
+        reads_images: whether the model does.
+    """
+    if settings.engine == "vllm":
+        return answered_by_vllm(units, questions, settings, model, replies, read, log, reads_images)
+    # As many units at a time that a server has always as many requests as it may have.
+    at_once = 2 + settings.api.concurrency // unit_size if settings.engine == "openai" else 1
+    build = asker(questions, settings, model, spent, reads_images)
+    return units.map_batches(
+        AskAbout,
+        fn_constructor_args=(build, replies, log, read),
+        batch_size=1,
+        **placement(settings.workers, at_once),
+    )
+
+
+def asker(
+    questions: Questions, settings: EngineSettings, model: Model, spent: float, reads_images: bool = True
+) -> Callable[[], Asker]:
+    """What builds the stage, on the worker. Engine vllm runs in stages of its own, and not here: see `vllm_stream`."""
+    if settings.engine == "openai":
+        return lambda: Asker(questions, OpenAIEngine(settings, model, spent))
+    return lambda: Asker(questions, TransformersEngine(settings, model, reads_images))
+
+
+def source(units: list[Unit]) -> Dataset:
+    """One Ray block a unit, so that each goes on as soon as it is done; a few units a block in very long runs."""
+    schema = pa.schema([("unit", pa.string()), ("generation", pa.int64())])
+    size = -(-len(units) // MOST_RAY_BLOCKS) or 1
+    chunks = [units[start : start + size] for start in range(0, len(units), size)] or [[]]
+    return ray.data.from_arrow([pa.Table.from_pylist([unit._asdict() for unit in chunk], schema) for chunk in chunks])
+
+
+def placement(workers: Workers, calls_at_once: int = 1) -> dict[str, Any]:
+    """How Ray is to place the actors of a stage."""
+    least, most = (workers.actors,) * 2 if isinstance(workers.actors, int) else workers.actors
+    compute = ActorPoolStrategy(
+        min_size=least,
+        max_size=most,
+        max_concurrent_calls_per_actor=calls_at_once,
+        enable_true_multi_threading=calls_at_once > 1,
+    )
+    placement = {"compute": compute, "num_cpus": workers.num_cpus, "num_gpus": workers.num_gpus}
+    return placement | ({"resources": workers.resources} if workers.resources else {})

@@ -1,0 +1,54 @@
+"""The recipe of a reward model: what it begins from, what it learns from and how."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from visionprefer.recipe import Fraction, Settings, Workers
+from visionprefer.schema import ASPECTS, OVERALL
+
+
+class RewardRecipe(Settings):
+    """How VP-Score is trained. Left out, everything is as in ImageReward."""
+
+    name: str = Field(pattern=r"^[\w.-]+$", description="Name of the model, for its card and for who asks an endpoint.")
+    seed: int = Field(0, ge=0, description="Of the heads' weights, the batches and dropout.")
+    backbone: str = Field(description="Folder of a BLIP or CLIP, its hub id OWNER/NAME, or builtin:NAME.")
+    revision: str | None = Field(None, description="Branch, tag or commit of a hub id; resolved to a commit.")
+    scores: tuple[str, ...] = Field(
+        (OVERALL, *ASPECTS),
+        min_length=1,
+        description="Aspects of the training table that get a score each. The first is the score that counts.",
+    )
+    min_margin: float = Field(0.0, ge=0, description="Leave out pairs whose scores differ by less (points of 1 to 5).")
+    data_fraction: float = Field(1.0, gt=0, le=1, description="Share of the training prompts to use, chosen by hash.")
+    validation: Fraction = Field(
+        0.1, description="Share of the training prompts that choose the best epoch and train nothing, chosen by hash."
+    )
+    epochs: int = Field(10, ge=1, description="Passes over the training prompts.")
+    batch_size: int = Field(
+        64, ge=4, multiple_of=4, description="Prompts of one optimizer step, on all workers together."
+    )
+    accumulation: int = Field(1, ge=1, description="Forward passes that a worker makes of its part of a step.")
+    learning_rate: float = Field(1e-5, gt=0, description="Of Adam, at its peak; it falls to 0 as a cosine.")
+    warm_up: Fraction = Field(0.0, description="Share of the steps in which the learning rate rises from 0.")
+    frozen: Fraction = Field(0.7, description="Share of each encoder's layers that stay as they are, from the bottom.")
+    dropout: bool = Field(True, description="Whether layers drop activations while training.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Precision of the passes; weights stay in float32. auto: bfloat16 on a GPU, else float32."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where the worker has one.")
+    retries: int = Field(3, ge=0, description="How often training goes on from the last epoch when a worker dies.")
+    workers: Workers = Workers()
+
+    @model_validator(mode="after")
+    def _names_each_score_once(self) -> Self:
+        if len(set(self.scores)) < len(self.scores):
+            raise ValueError(f"scores are {list(self.scores)}: write each once")
+        return self
+
+    @model_validator(mode="after")
+    def _has_so_many_workers(self) -> Self:
+        if not isinstance(self.workers.actors, int):
+            raise ValueError(f"workers.actors is {list(self.workers.actors)}: write one number")
+        return self

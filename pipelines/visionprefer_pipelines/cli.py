@@ -16,7 +16,7 @@ from rich.text import Text
 
 from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
-from visionprefer.recipe_file import load_polish_recipe, load_recipe, recipe_schema
+from visionprefer.recipe_file import load_polish_recipe, load_recipe, load_reward_recipe, recipe_schema
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 recipes = typer.Typer(no_args_is_help=True, help="Look at recipes before running them.")
 app.add_typer(recipes, name="recipe")
+rewards = typer.Typer(no_args_is_help=True, help="Train reward models, and learn how far they can be trusted.")
+app.add_typer(rewards, name="reward")
 judges = typer.Typer(no_args_is_help=True, help="Learn how far a judge can be trusted.")
 app.add_typer(judges, name="judge")
 
@@ -99,6 +101,33 @@ def polish(
         console.print(f"\nStopped. Every prompt that was polished is kept in {out}. Give the same command to go on")
         raise typer.Exit(130) from None
     show_polished(out, counts, console)
+
+
+@rewards.command("train")
+def reward_train(
+    recipe: RecipeArgument,
+    data: Annotated[str, typer.Option(help="Folder of a finished run, whose training table is learnt from.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model. Run again to go on.")],
+    set_: Set = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; default: one of its own on this machine.")] = None,
+) -> None:
+    """Train VP-Score on the preferences of a run."""
+    from visionprefer_pipelines.progress import Progress
+    from visionprefer_pipelines.reward import train_reward
+    from visionprefer_pipelines.show import show_reward
+
+    started = time.monotonic()
+    settings = load_reward_recipe(_path_of(recipe), set_)
+    console = _console()
+    signal.signal(signal.SIGTERM, _interrupt)
+    console.print(Text.assemble((settings.name, "bold"), f" → {out}"))
+    try:
+        with Progress(console) as progress:
+            train_reward(settings, data, out, progress, address)
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. What was learnt is kept in {out}. Give the same command to go on")
+        raise typer.Exit(130) from None
+    show_reward(out, data, time.monotonic() - started, console)
 
 
 @app.command()
@@ -201,16 +230,21 @@ def recipe_schema_command() -> None:
 
 
 def _load(name_or_path: str, overrides: list[str] | None) -> Recipe:
+    return load_recipe(_path_of(name_or_path), overrides)
+
+
+def _path_of(name_or_path: str) -> Path:
+    """Where a recipe lies. Raises InputError if there is none."""
     path = Path(name_or_path)
     shipped = {file.stem: file for file in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
-    if not path.is_file():
-        if name_or_path not in shipped:
-            raise InputError(
-                f"no recipe at {name_or_path!r}. Write the path of a YAML file, or a name that comes with the package: "
-                + ", ".join(shipped)
-            )
-        path = shipped[name_or_path]
-    return load_recipe(path, overrides)
+    if path.is_file():
+        return path
+    if name_or_path not in shipped:
+        raise InputError(
+            f"no recipe at {name_or_path!r}. Write the path of a YAML file, or a name that comes with the package: "
+            + ", ".join(shipped)
+        )
+    return shipped[name_or_path]
 
 
 def _console(stderr: bool = False) -> Console:

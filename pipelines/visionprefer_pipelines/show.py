@@ -1,7 +1,9 @@
 """A run in the terminal: its tables, and what to do next."""
 
+import json
 import shlex
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -14,6 +16,7 @@ from visionprefer.errors import InputError
 from visionprefer.judging.between_judges import alphas, pair_agreements
 from visionprefer.judging.scores import judgements
 from visionprefer.recipe import Recipe
+from visionprefer.reward.card import best_epoch
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL
 from visionprefer.statistics import spent, statistics, tables
@@ -107,6 +110,19 @@ def show_polished(out: str, counts: Counts, console: Console) -> None:
     )
     console.print(f"Before and after, side by side: {store.root}/prompts.parquet")
     console.print(f"Next\n  write into a recipe: prompts: {{path: {store.root}/prompts.parquet}}")
+
+
+def show_reward(out: Path, data: str, seconds: float, console: Console) -> None:
+    """Print how a reward model learnt, where it is, and what to do with it."""
+    record = json.loads((out / "training.json").read_text(encoding="utf-8"))
+    best = best_epoch(record)
+    rows = [[name, f"{best['loss'][name]:.3f}", f"{share:.1%}"] for name, share in best["right"].items()]
+    title = f"Validation, epoch {best['epoch']} of {len(record['history'])}, which was kept"
+    _print([TextTable(title, ["score", "loss", "right"], rows)], console)
+    console.print(f"{seconds:.0f} s. The model is in {out}, with its card")
+    folder = shlex.quote(str(out))
+    console.print(f"Next\n  visionprefer reward test {folder} --data {shlex.quote(data)}")
+    console.print(f"  visionprefer score --model {folder} --prompt '…' IMAGE…")
 
 
 def show_audit(run_dir: str, against: str | None, console: Console) -> None:

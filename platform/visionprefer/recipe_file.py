@@ -25,8 +25,9 @@ from visionprefer.recipe import (
     Settings,
     Workers,
 )
+from visionprefer.reward.recipe import RewardRecipe
 
-AnyRecipe = TypeVar("AnyRecipe", Recipe, PolishRecipe)
+AnyRecipe = TypeVar("AnyRecipe", Recipe, PolishRecipe, RewardRecipe)
 
 
 def load_polish_recipe(path: Path, overrides: list[str] | None = None) -> PolishRecipe:
@@ -36,6 +37,12 @@ def load_polish_recipe(path: Path, overrides: list[str] | None = None) -> Polish
     if polish.engine == "transformers":
         polish = polish.model_copy(update={"model": _found(polish.model, folder)})
     return recipe.model_copy(update={"prompts": _prompts_found(recipe.prompts, folder), "polish": polish})
+
+
+def load_reward_recipe(path: Path, overrides: list[str] | None = None) -> RewardRecipe:
+    """Read a recipe that trains a reward model, and check it. Like `load_recipe`."""
+    recipe = _read(path, overrides, RewardRecipe)
+    return recipe.model_copy(update={"backbone": _found(recipe.backbone, path.resolve().parent)})
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:

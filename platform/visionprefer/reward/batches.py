@@ -22,7 +22,7 @@ from visionprefer.schema import PAIR, uniform
 from visionprefer.store import Store
 from visionprefer.training_table import ROWS_PER_GROUP
 
-Purpose = Literal["training", "validation"]
+Purpose = Literal["training", "validation", "held_out"]
 
 
 class Group(NamedTuple):
@@ -32,38 +32,43 @@ class Group(NamedTuple):
     group: int
 
 
-def is_for_validation(recipe: RewardRecipe, prompt_id: str) -> bool:
-    """Whether a training prompt chooses the best epoch, and trains nothing."""
-    return uniform("validation", prompt_id) < recipe.validation
+def serves(row: dict[str, Any], purpose: Purpose, recipe: RewardRecipe) -> bool:
+    """Whether a prompt, by its split and id, is there for this purpose."""
+    if row["split"] != "train":
+        return purpose == "held_out"
+    is_for_validation = uniform("validation", row["prompt_id"]) < recipe.validation
+    if purpose == "training":
+        return not is_for_validation and uniform("data", row["prompt_id"]) < recipe.data_fraction
+    return purpose == "validation" and is_for_validation
 
 
-def is_for_training(recipe: RewardRecipe, prompt_id: str) -> bool:
-    """Whether a training prompt is learnt from."""
-    return not is_for_validation(recipe, prompt_id) and uniform("data", prompt_id) < recipe.data_fraction
+def groups_of(store: Store, files: Sequence[str], recipe: RewardRecipe) -> dict[Purpose, list[Group]]:
+    """The row groups that hold prompts for each purpose.
 
-
-def groups_of(store: Store, files: Sequence[str], recipe: RewardRecipe) -> tuple[list[Group], list[Group]]:
-    """The row groups that hold a prompt to train on, and those that hold one for validation.
+    Args:
+        store, files: the training table.
+        recipe: says which prompts serve what.
 
     Raises:
-        InputError: if there is none of either, or no pair of a score.
+        InputError: if there is none to train on or to choose the best epoch by, or no pair of a score.
     """
-    training, validation, found = [], [], set()
+    groups: dict[Purpose, list[Group]] = {"training": [], "validation": [], "held_out": []}
+    aspects = set()
     for file in files:
         table = store.read_table(file, ["prompt_id", "split", "pairs"])
         for number, rows in enumerate(_chunks(table.to_pylist())):
-            rows = [row for row in rows if row["split"] == "train"]
-            found |= {pair["aspect"] for row in rows for pair in row["pairs"]}
-            if any(is_for_training(recipe, row["prompt_id"]) for row in rows):
-                training.append(Group(file, number))
-            if any(is_for_validation(recipe, row["prompt_id"]) for row in rows):
-                validation.append(Group(file, number))
-    if missing := [name for name in recipe.scores if name not in found]:
-        raise InputError(f"scores: the training table has no pair of {missing[0]!r}. It has {sorted(found)}")
-    for kind, groups in (("training", training), ("validation", validation)):
-        if not groups:
-            raise InputError(f"the training table has no prompt for {kind}: judge more prompts, or change validation")
-    return training, validation
+            aspects |= {pair["aspect"] for row in rows for pair in row["pairs"]}
+            for purpose, found in groups.items():
+                if any(serves(row, purpose, recipe) for row in rows):
+                    found.append(Group(file, number))
+    if missing := [name for name in recipe.scores if name not in aspects]:
+        raise InputError(f"scores: the training table has no pair of {missing[0]!r}. Write some of {sorted(aspects)}")
+    for purpose in ("training", "validation"):
+        if not groups[purpose]:
+            raise InputError(
+                f"the training table has no prompt for {purpose}: judge more prompts, or change validation"
+            )
+    return groups
 
 
 def _chunks(rows: list[Any]) -> Iterator[list[Any]]:
@@ -112,10 +117,9 @@ def prepared(rows: pa.Table, inputs: Inputs, recipe: RewardRecipe, purpose: Purp
 
     Columns in: TRAINING. Columns out: PREPARED, a row for each of these prompts.
     """
-    wanted = is_for_training if purpose == "training" else is_for_validation
     found = []
     for row in rows.to_pylist():
-        if row["split"] == "train" and wanted(recipe, row["prompt_id"]):
+        if serves(row, purpose, recipe):
             squares = inputs.squares([Image.open(io.BytesIO(image["bytes"])) for image in row["images"]])
             ids, mask = (part[0].tolist() for part in inputs.tokens([row["prompt"]]))
             pairs = [

@@ -73,7 +73,7 @@ class Fit:
         for index, part in enumerate(parts):
             is_last = index == len(parts) - 1
             with contextlib.nullcontext() if is_last or self.learner is self.model else self.learner.no_sync():
-                scores = self._scores(part)
+                scores = self._scores(part, self.learner)
                 losses = summed_losses(scores, part.to(self.device).pairs)
                 # Every weight has a part in it, though it may be 0: workers wait for each other's gradients.
                 loss = 0.0 * (scores.values_NS.sum() + scores.variance_N.sum())
@@ -99,7 +99,7 @@ class Fit:
         places = len(self.recipe.scores)
         summed, right, pairs = torch.zeros(3, places, device=self.device).unbind()
         for batch in batches:
-            scores = self._scores(batch)
+            scores = self._scores(batch, self.model)
             batch = batch.to(self.device)
             for place, value in summed_losses(scores, batch.pairs).items():
                 chosen_P, rejected_P = scores.values_NS[:, place][batch.pairs[place]].unbind(dim=1)
@@ -115,7 +115,7 @@ class Fit:
         self.model.eval()
         sums = torch.zeros(3, len(self.recipe.scores), dtype=torch.float64, device=self.device)
         for batch in batches:
-            values_NS = self._scores(batch).values_NS.double()
+            values_NS = self._scores(batch, self.model).values_NS.double()
             sums += torch.stack([torch.ones_like(values_NS).sum(0), values_NS.sum(0), (values_NS**2).sum(0)])
         count, first, second = self.total(sums)
         mean = first / count
@@ -137,10 +137,10 @@ class Fit:
             part.load_state_dict(state[name])
         self.scaler.load_state_dict(state["scaler"])
 
-    def _scores(self, batch: Batch) -> Scores:
+    def _scores(self, batch: Batch, model: Any) -> Scores:
         squares, ids, mask, _ = batch.to(self.device)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            found = self.learner(self.model.inputs.normalised(squares), ids, mask)
+            found = model(self.model.inputs.normalised(squares), ids, mask)
         return Scores(found[0].float(), found[1].float())
 
     def _pairs(self, batches: Sequence[Batch]) -> torch.Tensor:

@@ -17,7 +17,7 @@ from visionprefer.blocksworld.training import data, loop, tokens
 from visionprefer.blocksworld.training.judge_data import other_wish
 from visionprefer.blocksworld.wording import word
 
-STEPS = 3_000
+STEPS = 6_000
 BATCH = 24
 SCENES = 40_000
 

@@ -1,7 +1,7 @@
 """Prompts to judged images as one stream on Ray Data.
 
     blocks to make ─ MakeImages (actors) ─┐
-                                          ├─ JudgeImages (actors) ─ shards that are judged
+                                          ├─ AskAbout (actors) ─── shards that are judged
     shards made earlier, not yet judged ──┘
 
 What flows is the name of a committed shard, never its bytes: an image is on disk before anybody else hears of it, so a

@@ -78,7 +78,7 @@ def test_a_run_another_judge_other_preferences(recipe: Recipe, tmp_path: Path) -
     folder, told = go(recipe, out)
     assert [tuple(c) for c in folder.counts().values()] == [(6, 0, 0), (6, 0, 0)]
     assert "images are generated in float32 on cpu" in told
-    assert "the judge runs in float32 on cpu" in told
+    assert "runs in float32 on cpu" in told
     assert Counter(folder.judgements()["scorer"].to_pylist()) == dict.fromkeys(ASPECTS, 6)
     assert folder.preferences().num_rows == 3 * 5
     assert json.loads((out / "statistics.json").read_text())
@@ -239,7 +239,7 @@ def test_a_model_that_cannot_be_loaded_is_told_and_the_run_goes_on_later(
     """Its folder looks complete, so that only loading it shows that the weights are none."""
     broken = shutil.copytree(tiny_llava, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(InputError, match=r"judge.model: .*broken.* cannot be loaded as an image-text-to-text model"):
+    with pytest.raises(InputError, match=r"model: .*broken.* cannot be loaded as an image-text-to-text model"):
         go(changed(recipe, judge__model=str(broken)), tmp_path / "out")
     made = written_at(tmp_path / "out", "images/*")
     folder, _ = go(recipe, tmp_path / "out")

@@ -129,7 +129,7 @@ def test_actors_are_killed(recipe: Path, undisturbed: Path, tmp_path: Path) -> N
     """The run does not even stop: Ray starts other actors, and their units are done again."""
     out = tmp_path / "out"
     process = start(recipe, out)
-    for actor, made in {"MakeImages": "images/*.parquet", "JudgeImages": "replies/*/*.parquet"}.items():
+    for actor, made in {"MakeImages": "images/*.parquet", "AskAbout": "replies/*/*.parquet"}.items():
         wait_until(process, lambda made=made: files(out, made) >= 2)
         victims = [p for p in psutil.Process(process.pid).children(recursive=True) if actor in " ".join(p.cmdline())]
         assert victims

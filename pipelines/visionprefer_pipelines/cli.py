@@ -130,6 +130,33 @@ def reward_train(
     show_reward(out, data, time.monotonic() - started, console)
 
 
+@rewards.command("test")
+def reward_test(
+    model: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a trained VP-Score.")],
+    data: Annotated[str, typer.Option(help="Folder of a finished run, whose images are scored.")],
+    against: Annotated[
+        str, typer.Option(help="What is known: judge, oracle, or a Parquet file like preferences.parquet.")
+    ] = "judge",
+    split: Annotated[Literal["held_out", "train", "all"], typer.Option(help="Of which prompts.")] = "held_out",
+) -> None:
+    """Set a reward model's order of images against preferences that are known."""
+    from visionprefer_pipelines.show import show_reward_test
+
+    show_reward_test(model, data, against, split, _console())
+
+
+@app.command()
+def score(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files.")],
+    model: Annotated[Path, typer.Option(help="Folder of a trained VP-Score.")],
+    prompt: Annotated[str, typer.Option(help="What the images are to show.")],
+) -> None:
+    """Score images for a prompt with VP-Score, the best first."""
+    from visionprefer_pipelines.show import show_scores
+
+    show_scores(model, prompt, images, _console())
+
+
 @app.command()
 def estimate(
     recipe: RecipeArgument,

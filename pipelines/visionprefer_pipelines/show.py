@@ -125,6 +125,48 @@ def show_reward(out: Path, data: str, seconds: float, console: Console) -> None:
     console.print(f"  visionprefer score --model {folder} --prompt '…' IMAGE…")
 
 
+def show_reward_test(model_dir: Path, data: str, against: str, split: str, console: Console) -> None:
+    """Print how far a reward model agrees with what is known. Raises InputError if that cannot be told."""
+    from visionprefer.reward.testing import score_run, test
+    from visionprefer.reward.testing import tables as reward_tables
+    from visionprefer.reward.vpscore import VPScore
+
+    model, run = VPScore.from_pretrained(model_dir), RunFolder(Store(data))
+    known = (
+        run.preferences()
+        if against == "judge"
+        else known_of_oracle(run)
+        if against == "oracle"
+        else read_known(against)
+    )
+    with console.status("scoring images"):
+        found = score_run(model, run, None if split == "all" else split)
+    figures = test(model, found, known, str(model_dir), against)
+    console.print(f"{model_dir} against {against}: {figures.images:,} images of {data}, split {split}")
+    _print(reward_tables(figures), console)
+
+
+def show_scores(model_dir: Path, prompt: str, files: list[Path], console: Console) -> None:
+    """Print the scores of images for a prompt, the best first. Raises InputError if one cannot be read."""
+    from PIL import Image
+
+    from visionprefer.imagebytes import check_image
+    from visionprefer.reward.vpscore import VPScore
+
+    model = VPScore.from_pretrained(model_dir)
+    for file in files:
+        try:
+            check_image(file.read_bytes())
+        except (InputError, OSError) as error:
+            raise InputError(f"{file}: {error}") from error
+    scored = model.score([prompt] * len(files), [Image.open(file) for file in files])
+    rows = [
+        [str(file), f"{one.score:+.2f} ± {one.uncertainty:.2f}", *(f"{value:+.2f}" for value in one.aspects.values())]
+        for file, one in sorted(zip(files, scored, strict=True), key=lambda pair: -pair[1].score)
+    ]
+    _print([TextTable(prompt, ["image", *model.config.scores], rows)], console)
+
+
 def show_audit(run_dir: str, against: str | None, console: Console) -> None:
     """Audit a run's judge, print its figures and where its page is. Raises InputError if it cannot be audited."""
     folder = RunFolder(Store(run_dir))

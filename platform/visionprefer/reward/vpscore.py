@@ -4,6 +4,7 @@ Shapes: N images with a prompt each, L tokens, D width of the backbone, S scores
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -111,6 +112,12 @@ class VPScore(torch.nn.Module):
             Scored(overall, dict(zip(names, aspects, strict=True)), doubt)
             for (overall, *aspects), doubt in zip(values_NS.tolist(), doubt_N.tolist(), strict=True)
         ]
+
+    def preference(self, one: Scored, other: Scored) -> float:
+        """The chance that the first of two images of a prompt is preferred, as `loss.pairwise_loss` has it."""
+        unit = float(self.std[0])
+        noise = 1 + unit**2 * (one.uncertainty**2 + other.uncertainty**2)
+        return 1 / (1 + math.exp(-unit * (one.score - other.score) / math.sqrt(noise)))
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image], batch_size: int = 32) -> list[Scored]:

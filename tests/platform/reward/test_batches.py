@@ -1,0 +1,106 @@
+"""Each training prompt is in one step of every epoch, whoever shares the work, and its pairs stay with its images."""
+
+import io
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from visionprefer.errors import InputError
+from visionprefer.random_models import clip_tokenizer
+from visionprefer.reward.batches import Group, assembled, groups_of, prepared, serves, steps_of_epoch
+from visionprefer.reward.inputs import Inputs, InputSizes
+from visionprefer.reward.recipe import RewardRecipe
+from visionprefer.schema import TRAINING
+from visionprefer.store import Store
+from visionprefer.training_table import ROWS_PER_GROUP
+
+RECIPE = RewardRecipe(name="r", backbone="b", scores=("overall", "fidelity"), batch_size=8, validation=0.3)
+SIZES = InputSizes(text_length=12, image_size=8, image_mean=(0.5,) * 3, image_std=(0.5,) * 3)
+
+
+def png(value: int) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (8, 8), (value, 0, 0)).save(data, "PNG")
+    return data.getvalue()
+
+
+def training(prompts: int) -> pa.Table:
+    """Prompt n has images of red n, n + 1, n + 2; its second is better than its third overall, by n points."""
+    rows = [
+        {
+            "prompt_id": f"p{n}",
+            "prompt": f"prompt {n}",
+            "split": "held_out" if n % 5 == 0 else "train",
+            "image_ids": [f"{n}-{k}" for k in range(3)],
+            "images": [{"bytes": png(n + k), "path": None} for k in range(3)],
+            "pairs": [
+                {"aspect": "overall", "chosen": 1, "rejected": 2, "margin": float(n)},
+                {"aspect": "fidelity", "chosen": 2, "rejected": 0, "margin": 1.0},
+                {"aspect": "aesthetic", "chosen": 0, "rejected": 1, "margin": 1.0},
+            ],
+        }
+        for n in range(prompts)
+    ]
+    return pa.Table.from_pylist(rows, schema=TRAINING)
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    store = Store(tmp_path)
+    store.write_table("training/a.parquet", training(30), ROWS_PER_GROUP)
+    return store
+
+
+def test_every_prompt_serves_one_purpose_and_another_share_keeps_the_first(store: Store) -> None:
+    rows = training(30).to_pylist()
+    purposes = [[p for p in ("training", "validation", "held_out") if serves(row, p, RECIPE)] for row in rows]
+    assert all(len(found) == 1 for found in purposes)
+    assert Counter(found[0] for found in purposes)["held_out"] == 6
+    half = RECIPE.model_copy(update={"data_fraction": 0.5})
+    chosen = {row["prompt_id"] for row in rows if serves(row, "training", half)}
+    every = {row["prompt_id"] for row in rows if serves(row, "training", RECIPE)}
+    assert 0 < len(chosen) < len(every)
+    assert chosen < every
+    assert [serves(row, "validation", half) for row in rows] == [serves(row, "validation", RECIPE) for row in rows]
+
+
+def test_an_epoch_has_each_group_once_and_the_next_one_another_order(store: Store) -> None:
+    groups = groups_of(store, ["training/a.parquet"], RECIPE)["training"]
+    first, second = (steps_of_epoch(groups, RECIPE, epoch) for epoch in (0, 1))
+    assert sorted(group for step in first for group in step) == sorted(groups)
+    assert first != second
+    assert steps_of_epoch(groups, RECIPE, 0) == first
+
+
+def test_no_worker_is_without_a_group() -> None:
+    groups = [Group("f", number) for number in range(9)]
+    recipe = RECIPE.model_copy(update={"workers": RECIPE.workers.model_copy(update={"actors": 2})})
+    assert [len(step) for step in steps_of_epoch(groups, RECIPE, 0)] == [2, 2, 2, 2, 1]
+    assert [len(step) for step in steps_of_epoch(groups, recipe, 0)] == [2, 2, 2, 3]
+
+
+def test_pairs_point_at_their_own_images_and_small_margins_are_left_out() -> None:
+    inputs = Inputs(SIZES, clip_tokenizer())
+    everything = RECIPE.model_copy(update={"validation": 0.0, "min_margin": 2.5})
+    batch = assembled(prepared(training(5).slice(1), inputs, everything, "training"), inputs, everything)
+    reds = batch.squares[:, 0, 0, 0].tolist()
+    assert reds == [n + k for n in (1, 2, 3, 4) for k in range(3)]
+    assert batch.input_ids.shape == (12, 12)
+    assert [(reds[chosen], reds[rejected]) for chosen, rejected in batch.pairs[0].tolist()] == [(4, 5), (5, 6)]
+    assert 1 not in batch.pairs  # fidelity's margins are all 1
+    fine = everything.model_copy(update={"min_margin": 0.0})
+    batch = assembled(prepared(training(5).slice(1), inputs, fine, "training"), inputs, fine)
+    assert [(reds[chosen], reds[rejected]) for chosen, rejected in batch.pairs[1].tolist()] == [
+        (n + 2, n) for n in (1, 2, 3, 4)
+    ]
+    assert np.unique(batch.squares[:, 1:]).tolist() == [0]
+
+
+def test_a_table_without_what_is_asked_for_is_told(store: Store) -> None:
+    with pytest.raises(InputError, match=r"no pair of 'beauty'. Write some of \['aesthetic', 'fidelity', 'overall'\]"):
+        groups_of(store, ["training/a.parquet"], RECIPE.model_copy(update={"scores": ("overall", "beauty")}))
+    with pytest.raises(InputError, match="no prompt for validation"):
+        groups_of(store, ["training/a.parquet"], RECIPE.model_copy(update={"validation": 0.0}))

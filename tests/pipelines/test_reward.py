@@ -1,0 +1,116 @@
+"""VP-Score learns on Ray Train: the same with one worker and with two, and on through a worker's death."""
+
+import io
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from visionprefer.errors import InputError
+from visionprefer.reward.recipe import RewardRecipe
+from visionprefer.reward.vpscore import VPScore
+from visionprefer.run_folder import RunFolder
+from visionprefer_pipelines.cli import app
+from visionprefer_pipelines.progress import Progress
+from visionprefer_pipelines.reward import train_reward
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+# By prompt four images, each better than the one before in all aspects.
+SCORES = {
+    f"prompt {n}": ("held_out" if n % 6 == 0 else "train", [[score] * 4 for score in (1, 2, 4, 5)]) for n in range(42)
+}
+
+
+@pytest.fixture
+def run(make_run: Callable[..., RunFolder]) -> RunFolder:
+    return make_run(SCORES)
+
+
+def recipe(backbone: Path, **changes: Any) -> RewardRecipe:
+    settings = {"dropout": False, "frozen": 0, "batch_size": 16, "epochs": 3, "learning_rate": 1e-3, "validation": 0.25}
+    return RewardRecipe.model_validate({"name": "r", "backbone": str(backbone), **settings, **changes})
+
+
+def go(recipe: RewardRecipe, run: RunFolder, out: Path) -> tuple[dict[str, Any], str]:
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(console) as progress:
+        train_reward(recipe, run.store.root, out, progress)
+    return json.loads((out / "training.json").read_text()), console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_one_worker_and_two_learn_the_same_and_the_model_is_used_from_the_command_line(
+    tiny_blip: Path, run: RunFolder, tmp_path: Path
+) -> None:
+    """At the same global batch, validation losses agree to a thousandth after every epoch."""
+    alone, told = go(recipe(tiny_blip), run, tmp_path / "one")
+    assert "epoch 3: validation loss" in told
+    shared, _ = go(recipe(tiny_blip, workers={"actors": 2}, accumulation=2), run, tmp_path / "two")
+    assert len(alone["history"]) == 3
+    for one, two in zip(alone["history"], shared["history"], strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], abs=1e-3)
+    assert not (tmp_path / "one" / "checkpoints").exists()
+    assert "blocks" not in (tmp_path / "one" / "README.md").read_text()
+
+    # Given again, nothing is done; another recipe is not mixed in.
+    _, told = go(recipe(tiny_blip), run, tmp_path / "one")
+    assert "is trained already" in told
+    with pytest.raises(InputError, match="another recipe or table was trained there"):
+        go(recipe(tiny_blip, epochs=4), run, tmp_path / "one")
+
+    answer = CliRunner().invoke(app, ["reward", "test", str(tmp_path / "one"), "--data", run.store.root])
+    assert answer.exit_code == 0, answer.output
+    assert "28 images" in answer.output
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(next(run.images.tables(["image"]))["image"][0].as_py()["bytes"])
+    answer = CliRunner().invoke(app, ["score", "--model", str(tmp_path / "one"), "--prompt", "prompt 1", str(picture)])
+    assert answer.exit_code == 0, answer.output
+    assert "±" in answer.output
+
+
+def test_a_worker_that_is_killed_is_replaced_and_what_is_learnt_is_the_same(
+    tiny_blip: Path, run: RunFolder, tmp_path: Path
+) -> None:
+    undisturbed, _ = go(recipe(tiny_blip, epochs=8), run, tmp_path / "undisturbed")
+    killed: list[int] = []
+
+    def kill() -> None:
+        seen: set[Path] = set()
+        while len(seen) < 2:  # the first is then whole
+            seen |= set((tmp_path / "killed").glob("checkpoints/vpscore/checkpoint_*"))
+            time.sleep(0.02)
+        for process in psutil.Process().children(recursive=True):
+            if any("RayTrainWorker" in part for part in process.cmdline()):
+                os.kill(process.pid, signal.SIGKILL)
+                killed.append(process.pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    found, told = go(recipe(tiny_blip, epochs=8), run, tmp_path / "killed")
+    killer.join()
+    assert killed
+    assert "going on at step" in told
+    assert [epoch["loss"] for epoch in found["history"]] == [
+        pytest.approx(epoch["loss"], abs=1e-5) for epoch in undisturbed["history"]
+    ]
+    models = [VPScore.from_pretrained(tmp_path / name).state_dict() for name in ("undisturbed", "killed")]
+    assert all((models[0][name] - models[1][name]).abs().max() < 1e-3 for name in models[0])
+
+
+def test_what_cannot_be_trained_is_told(tiny_blip: Path, run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there are .* groups of training prompts to share: write fewer workers"):
+        go(recipe(tiny_blip, workers={"actors": 50}), run, tmp_path / "out")
+    with pytest.raises(InputError, match="no pair of 'beauty'"):
+        go(recipe(tiny_blip, scores=["overall", "beauty"]), run, tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(InputError, match="the folder holds other things"):
+        go(recipe(tiny_blip), run, tmp_path / "full")

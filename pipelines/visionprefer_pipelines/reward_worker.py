@@ -21,6 +21,7 @@ from visionprefer.reward.inputs import Inputs
 from visionprefer.reward.recipe import RewardRecipe
 from visionprefer.reward.vpscore import VPScore
 from visionprefer.store import Store
+from visionprefer.training_table import ROWS_PER_GROUP
 from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES
 
 STATE = "state.pt"
@@ -41,7 +42,7 @@ class Task(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """Where a worker's part of each step comes from."""
+    """Where this worker's prompts come from."""
 
     store: Store
     inputs: Inputs
@@ -49,40 +50,50 @@ class _Source(NamedTuple):
     worker: int
     workers: int
 
-    def steps(self, steps: Sequence[Sequence[Group]], purpose: Purpose) -> Iterator[pa.Table]:
-        """This worker's prompts of each step, decoded by tasks of Ray Data while earlier steps are learnt."""
-        ray.data.DataContext.get_current().execution_options.preserve_order = True
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        schema = pa.schema([("step", pa.int64()), ("file", pa.string()), ("group", pa.int64())])
-        mine = [list(step)[self.worker :: self.workers] for step in steps]
+    def mine(self, steps: Sequence[Sequence[Group]]) -> list[list[Group]]:
+        """This worker's part of each step."""
+        return [list(step[self.worker :: self.workers]) for step in steps]
+
+    def shared(self, groups: Sequence[Group]) -> list[list[Group]]:
+        """This worker's part of all groups, cut as large as steps are."""
+        mine, size = groups[self.worker :: self.workers], self.recipe.batch_size // ROWS_PER_GROUP
+        return [list(mine[start : start + size]) for start in range(0, len(mine), size)]
+
+    def prompts(self, parts: Sequence[Sequence[Group]], purpose: Purpose) -> Iterator[pa.Table]:
+        """The prompts of each part, decoded by tasks of Ray Data while earlier parts are learnt: PREPARED."""
+        if not parts:  # more workers than groups
+            return
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = False
+        schema = pa.schema([("part", pa.int64()), ("file", pa.string()), ("group", pa.int64())])
         blocks = [
-            pa.Table.from_pylist([{"step": step, **group._asdict()} for group in groups], schema)
-            for step, groups in enumerate(mine)
+            pa.Table.from_pylist([{"part": number, **group._asdict()} for group in groups], schema)
+            for number, groups in enumerate(parts)
         ]
         store, inputs, recipe = self.store, self.inputs, self.recipe
 
         def decode(block: pa.Table) -> pa.Table:
             rows = pa.concat_tables(store.read_row_group(row["file"], row["group"]) for row in block.to_pylist())
             found = prepared(rows, inputs, recipe, purpose)
-            return found.append_column("step", pa.array([block["step"][0].as_py()] * found.num_rows, pa.int64()))
+            return found.append_column("part", pa.array([block["part"][0].as_py()] * found.num_rows, pa.int64()))
 
         stream = ray.data.from_arrow(blocks).map_batches(decode, batch_format="pyarrow", batch_size=None)
         held: list[pa.Table] = []
         for block in stream.iter_batches(batch_format="pyarrow", batch_size=None):
             found = cast(pa.Table, block)
-            for step in pc.unique(found["step"]).to_pylist():
-                if held and held[0]["step"][0].as_py() != step:
+            for part in pc.unique(found["part"]).to_pylist():
+                if held and held[0]["part"][0].as_py() != part:
                     yield _joined(held)
                     held = []
-                held.append(found.filter(pc.field("step") == step))
+                held.append(found.filter(pc.field("part") == part))
         if held:
             yield _joined(held)
 
-    def batches(self, groups: Sequence[Group], purpose: Purpose) -> Iterator[Batch]:
-        """This worker's part of all prompts for a purpose."""
-        steps = [[group] * self.workers for group in groups[self.worker :: self.workers]]
-        for rows in self.steps(steps, purpose):
-            yield assembled(rows, self.inputs, self.recipe)
+    def batches(self, parts: Sequence[Sequence[Group]], purpose: Purpose) -> Iterator[Batch]:
+        """A batch of each part."""
+        for prompts in self.prompts(parts, purpose):
+            yield assembled(prompts, self.inputs, self.recipe)
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table:
@@ -108,14 +119,15 @@ def learn(config: dict[str, Any]) -> None:
     fit = Fit(model, recipe, len(steps), dtype, learner, workers, _total)
     course = Course(task.log if worker == 0 else None, len(steps))
     first = _resume(fit, course)
-    for number, rows in enumerate(source.steps(steps[first:], "training"), start=first):
-        course.stepped(number, fit.step(_parts(rows, source), number, worker))
+    validation = source.shared(task.groups["validation"])
+    for number, prompts in enumerate(source.prompts(source.mine(steps[first:]), "training"), start=first):
+        course.stepped(number, fit.step(_cut(prompts, source), number, worker))
         if epoch := ends.get(number + 1):
-            course.validated(epoch, model, *fit.validate(source.batches(task.groups["validation"], "validation")))
+            course.validated(epoch, model, *fit.validate(source.batches(validation, "validation")))
         if epoch or (number + 1) % STEPS_BETWEEN_CHECKPOINTS == 0:
             _report(course, fit, number + 1)
     model.load_state_dict(course.best)
-    fit.normalise(_merged(source, steps[:MOST_STEPS_FOR_NORMALISING]))
+    fit.normalise(source.batches(source.mine(steps[:MOST_STEPS_FOR_NORMALISING]), "training"))
     _report(course, fit, len(steps), model)
 
 
@@ -157,15 +169,11 @@ class Course:
         return self.seconds_before + time.monotonic() - self.began
 
 
-def _parts(rows: pa.Table, source: _Source) -> list[Batch]:
-    size = -(-rows.num_rows // source.recipe.accumulation)
-    slices = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
+def _cut(prompts: pa.Table, source: _Source) -> list[Batch]:
+    """Prompts of one step as so many batches as its gradient is accumulated over."""
+    size = -(-prompts.num_rows // source.recipe.accumulation)
+    slices = [prompts.slice(start, size) for start in range(0, prompts.num_rows, size)]
     return [assembled(part, source.inputs, source.recipe) for part in slices]
-
-
-def _merged(source: _Source, steps: Sequence[Sequence[Group]]) -> Iterator[Batch]:
-    for rows in source.steps(steps, "training"):
-        yield assembled(rows, source.inputs, source.recipe)
 
 
 def _total(tensor: torch.Tensor) -> torch.Tensor:

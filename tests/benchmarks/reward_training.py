@@ -2,10 +2,10 @@
 
     python tests/benchmarks/reward_training.py [--size tiny-blip|blip-large] [--steps 20]
 
-Three ways to learn from the same prompts of four images and six pairs, one after the other in one process, each after a
-step that does not count: our step (`reward.fitting.Fit`); a plain PyTorch loop with the same encoding; and one that
-encodes each pair's two images apart, as ImageReward's released training does. How long decoding takes is not in it: in a
-run Ray Data does it meanwhile.
+Three ways to learn from the same prompts of four images and six pairs, in turn in one process, each after a step that
+does not count: our step (`reward.fitting.Fit`); a plain PyTorch loop with the same encoding; and one that encodes each
+pair's two images apart, as ImageReward's released training does. Decoding is not in it: in a run Ray Data does it
+meanwhile.
 """
 
 import argparse

@@ -36,7 +36,14 @@ def run(make_run: Callable[..., RunFolder]) -> RunFolder:
 
 
 def recipe(backbone: Path, **changes: Any) -> RewardRecipe:
-    settings = {"dropout": False, "frozen": 0, "batch_size": 16, "epochs": 3, "learning_rate": 1e-3, "validation": 0.25}
+    settings = {
+        "dropout": False,
+        "frozen": 0,
+        "batch_size": 16,
+        "epochs": 10,
+        "learning_rate": 3e-3,
+        "validation": 0.25,
+    }
     return RewardRecipe.model_validate({"name": "r", "backbone": str(backbone), **settings, **changes})
 
 
@@ -50,13 +57,14 @@ def go(recipe: RewardRecipe, run: RunFolder, out: Path) -> tuple[dict[str, Any],
 def test_one_worker_and_two_learn_the_same_and_the_model_is_used_from_the_command_line(
     tiny_blip: Path, run: RunFolder, tmp_path: Path
 ) -> None:
-    """At the same global batch, validation losses agree to a thousandth after every epoch."""
+    """At the same global batch, validation losses agree to a hundredth after every epoch, while they fall by more."""
     alone, told = go(recipe(tiny_blip), run, tmp_path / "one")
-    assert "epoch 3: validation loss" in told
+    assert "epoch 10: validation loss" in told
+    assert alone["history"][-1]["loss"]["overall"] < alone["history"][0]["loss"]["overall"] - 0.05
     shared, _ = go(recipe(tiny_blip, workers={"actors": 2}, accumulation=2), run, tmp_path / "two")
-    assert len(alone["history"]) == 3
+    assert len(alone["history"]) == 10
     for one, two in zip(alone["history"], shared["history"], strict=True):
-        assert one["loss"] == pytest.approx(two["loss"], abs=1e-3)
+        assert one["loss"] == pytest.approx(two["loss"], abs=1e-2)
     assert not (tmp_path / "one" / "checkpoints").exists()
     assert "blocks" not in (tmp_path / "one" / "README.md").read_text()
 
@@ -64,7 +72,7 @@ def test_one_worker_and_two_learn_the_same_and_the_model_is_used_from_the_comman
     _, told = go(recipe(tiny_blip), run, tmp_path / "one")
     assert "is trained already" in told
     with pytest.raises(InputError, match="another recipe or table was trained there"):
-        go(recipe(tiny_blip, epochs=4), run, tmp_path / "one")
+        go(recipe(tiny_blip, epochs=9), run, tmp_path / "one")
 
     answer = CliRunner().invoke(app, ["reward", "test", str(tmp_path / "one"), "--data", run.store.root])
     assert answer.exit_code == 0, answer.output
@@ -79,14 +87,12 @@ def test_one_worker_and_two_learn_the_same_and_the_model_is_used_from_the_comman
 def test_a_worker_that_is_killed_is_replaced_and_what_is_learnt_is_the_same(
     tiny_blip: Path, run: RunFolder, tmp_path: Path
 ) -> None:
-    undisturbed, _ = go(recipe(tiny_blip, epochs=8), run, tmp_path / "undisturbed")
+    undisturbed, _ = go(recipe(tiny_blip, epochs=20), run, tmp_path / "undisturbed")
     killed: list[int] = []
 
     def kill() -> None:
-        seen: set[Path] = set()
-        while len(seen) < 2:  # the first is then whole
-            seen |= set((tmp_path / "killed").glob("checkpoints/vpscore/checkpoint_*"))
-            time.sleep(0.02)
+        while not (tmp_path / "killed" / "checkpoints" / "vpscore" / "checkpoint_manager_snapshot.json").exists():
+            time.sleep(0.02)  # from then on Ray knows of a checkpoint
         for process in psutil.Process().children(recursive=True):
             if any("RayTrainWorker" in part for part in process.cmdline()):
                 os.kill(process.pid, signal.SIGKILL)
@@ -94,7 +100,7 @@ def test_a_worker_that_is_killed_is_replaced_and_what_is_learnt_is_the_same(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    found, told = go(recipe(tiny_blip, epochs=8), run, tmp_path / "killed")
+    found, told = go(recipe(tiny_blip, epochs=20), run, tmp_path / "killed")
     killer.join()
     assert killed
     assert "going on at step" in told

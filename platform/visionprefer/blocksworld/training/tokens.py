@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import BertTokenizer, CLIPTokenizer
 
 from visionprefer.blocksworld import labels
-from visionprefer.blocksworld.scenes import COLOURS, SHAPES, sample
+from visionprefer.blocksworld.scenes import sample
 from visionprefer.blocksworld.spoiler import spoil
 from visionprefer.blocksworld.wording import word
 from visionprefer.judging.rubric import question
@@ -50,15 +50,10 @@ def _merges(texts: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def judge_tokenizer() -> Any:
-    """A tokenizer of bytes in which words of the blocks world, and stretches of the rubric, are one token each.
-
-    So is a kind ("red ring"): whether there is one among those seen is then whether the same token was there before,
-    which a small language model learns many times sooner than that two words were there side by side.
-    """
+    """A tokenizer of bytes in which words of the blocks world, and stretches of the rubric, are one token each."""
     tokenizer = Tokenizer(models.BPE())
     stretches = sorted(set(_stretches()), key=len, reverse=True)
-    kinds = f" ?(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})"
-    pattern = "|".join([*map(re.escape, stretches), kinds, r" ?\w+", r' ?[^\s\w"]+', '"', r"\s+"])
+    pattern = "|".join([*map(re.escape, stretches), r" ?\w+", r' ?[^\s\w"]+', '"', r"\s+"])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(pattern), "isolated"),

@@ -158,6 +158,39 @@ def score(
 
 
 @app.command()
+def serve(
+    models: Annotated[
+        list[str], typer.Option("--model", metavar="[NAME=]DIR", help="A trained VP-Score; may be repeated.")
+    ],
+    host: Annotated[str, typer.Option(help="Beyond this machine it needs tokens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="To listen on.")] = 8000,
+    tokens: Annotated[
+        Path | None, typer.Option(help="File of bearer tokens, one a line; else VISIONPREFER_TOKENS may hold them.")
+    ] = None,
+    num_gpus: Annotated[float, typer.Option(min=0, help="Of each model; 0.5 shares one.")] = 0,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; default: one of its own on this machine.")] = None,
+) -> None:
+    """Answer over HTTP how well images fit their prompts, until stopped."""
+    from visionprefer.recipe import Workers
+    from visionprefer_pipelines.endpoint import serve_models
+    from visionprefer_pipelines.show import show_endpoint
+    from visionprefer_serve.settings import EndpointSettings, ServedModel
+
+    console = _console()
+    signal.signal(signal.SIGTERM, _interrupt)
+    named = {}
+    for text in models:
+        name, _, path = text.rpartition("=")
+        named[name or Path(path).resolve().name] = ServedModel(path=path, workers=Workers(num_gpus=num_gpus))
+    settings = EndpointSettings(models=named, tokens=str(tokens) if tokens else None)
+    console.print(f"Starting {', '.join(named)} …")
+    try:
+        serve_models(settings, host, port, address, lambda url: show_endpoint(url, settings, console))
+    except KeyboardInterrupt:
+        console.print("\nStopped. What was asked has been answered.")
+
+
+@app.command()
 def estimate(
     recipe: RecipeArgument,
     set_: Set = None,

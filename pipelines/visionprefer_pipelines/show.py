@@ -26,6 +26,7 @@ from visionprefer.store import Counts, Store
 
 if TYPE_CHECKING:
     from visionprefer_pipelines.estimate import Estimate, Spread
+    from visionprefer_serve.settings import EndpointSettings
 
 _HOURS, _TOKENS, _MONEY = "{:,.2f}", "{:,.0f}", "{:,.2f}"
 
@@ -123,6 +124,17 @@ def show_reward(out: Path, data: str, seconds: float, console: Console) -> None:
     folder = shlex.quote(str(out))
     console.print(f"Next\n  visionprefer reward test {folder} --data {shlex.quote(data)}")
     console.print(f"  visionprefer score --model {folder} --prompt '…' IMAGE…")
+    console.print(f"  visionprefer serve --model {folder}")
+
+
+def show_endpoint(url: str, settings: "EndpointSettings", console: Console) -> None:
+    """Print where an endpoint listens, and how to ask it."""
+    console.print(f"Ready at {url} (Ctrl-C stops it)")
+    console.print(f"  models       {', '.join(settings.models)}")
+    console.print(f"  what it takes {url}/docs")
+    console.print(f"  measures     {url}/metrics")
+    console.print("Ask it from Python\n  from visionprefer_serve.client import RewardClient")
+    console.print(f'  RewardClient("{url}").score(["a prompt"], [open("image.png", "rb").read()])')
 
 
 def show_reward_test(model_dir: Path, data: str, against: str, split: str, console: Console) -> None:

@@ -90,18 +90,28 @@ def check_image(data: bytes) -> tuple[int, int, str]:
         Width and height in pixels, and the suffix for its format.
 
     Raises:
-        InputError: if it is no PNG, JPEG or WebP, has more than 64 megapixels (told before decoding), or is broken.
+        InputError: as `open_image` does.
+    """
+    image = open_image(data)
+    return *image.size, STORED[str(image.format)]
+
+
+def open_image(data: bytes, most: int = LARGEST) -> Image.Image:
+    """Decode an image, the first picture of an animated one.
+
+    Raises:
+        InputError: if it is no PNG, JPEG or WebP, has more pixels than `most` (told before decoding), or is broken.
     """
     try:
-        with warnings.catch_warnings(), io.BytesIO(data) as file:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(file, formats=["PNG", "JPEG", "WEBP"])
+            image = Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"])
             width, height = image.size
-            if width * height > LARGEST:
-                most = f"at most {LARGEST / 1e6:.0f} megapixels are taken; scale it down"
-                raise InputError(f"too large: {width} × {height} pixels; {most}")
+            if width * height > most:
+                limit = f"at most {most / 1e6:.0f} megapixels are taken; scale it down"
+                raise InputError(f"too large: {width} × {height} pixels; {limit}")
             image.load()
-            return width, height, STORED[str(image.format)]
+            return image
     except InputError:
         raise
     except UnidentifiedImageError:

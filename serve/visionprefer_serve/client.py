@@ -1,53 +1,127 @@
 """The reward client: prompts and images in, VP-Scores out.
 
-It goes into other people's training environments, so it imports httpx and the standard library, nothing else.
+It goes into other people's training environments: it needs neither torch nor ray.
 """
 
-import base64
-import math
+import asyncio
+import email.utils
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Self
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Self
 
 import httpx
+import tenacity
+
+from visionprefer_serve import wire
+from visionprefer_serve.wire import Answer
+
+_PASSING = {408, 429, 502, 503, 504}  # statuses that another try may mend
+_LONGEST_WAIT = 30.0  # seconds
 
 
 class RewardError(RuntimeError):
-    """The endpoint gave no scores: it could not be reached, refused, or answered something else."""
+    """The endpoint refused the request, or answered something else than scores."""
 
 
-@dataclass(frozen=True)
-class Score:
-    """What the endpoint says about one image. A failed item has no score, never 0, and says why."""
+class _AgainError(Exception):
+    """What another try may mend, and how many seconds the endpoint wants it to wait."""
 
-    score: float | None
-    error: str | None = None
-    aspects: dict[str, float] = field(default_factory=dict)
-    model: str | None = None
-    digest: str | None = None  # of the checkpoint that scored
+    def __init__(self, told: str, after: float = 0.0) -> None:
+        super().__init__(told)
+        self.after = after
 
 
-class RewardClient:
+class _Part(NamedTuple):
+    """What goes into one request."""
+
+    body: bytes
+    items: int
+
+
+class _Course:
+    """What both clients share: how requests are cut, sent again, and read."""
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | None = None,
+        *,
+        model: str | None = None,
+        batch_size: int = 64,
+        max_bytes: int = 32 * 2**20,
+        timeout: float = 60.0,
+        retry_for: float = 60.0,
+    ) -> None:
+        token = (os.environ.get("VISIONPREFER_TOKEN", "") if token is None else token).strip()
+        if not (token.isascii() and token.isprintable()):
+            raise ValueError("the token holds characters that no HTTP header can carry: give it as it was issued")
+        self.model, self.batch_size, self.max_bytes = model, batch_size, max_bytes
+        headers = {"Content-Type": wire.ARROW} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self._http_settings: dict[str, Any] = {"base_url": base_url, "timeout": timeout, "headers": headers}
+        self._retrying: dict[str, Any] = {
+            "retry": tenacity.retry_if_exception_type(_AgainError),
+            "stop": tenacity.stop_after_delay(retry_for),
+            "wait": _wait,
+            "reraise": True,
+        }
+        self.url = str(httpx.URL(base_url).copy_with(userinfo=b"")).rstrip("/") + "/v1/score"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url})"
+
+    def _parts(self, prompts: Sequence[str], images: Sequence[bytes]) -> Iterator[_Part]:
+        if len(prompts) != len(images):
+            raise ValueError(f"{len(prompts)} prompts and {len(images)} images: give one prompt for each image")
+        items: list[wire.Item] = []
+        size = 0
+        for item in map(wire.Item, prompts, images):
+            if items and (len(items) == self.batch_size or size + len(item.image or b"") > self.max_bytes):
+                yield _Part(wire.write_arrow(wire.Request(items, self.model)), len(items))
+                items, size = [], 0
+            items.append(item)
+            size += len(item.image or b"")
+        if items:
+            yield _Part(wire.write_arrow(wire.Request(items, self.model)), len(items))
+
+    def _read(self, response: httpx.Response, count: int) -> list[Answer]:
+        told = f"{self.url} answered {response.status_code}: {response.text[:300]}"
+        if response.status_code in _PASSING:
+            raise _AgainError(told, _retry_after(response.headers.get("retry-after")))
+        if not response.is_success:
+            raise RewardError(told)
+        try:
+            answers = wire.read_answers(response.content)
+        except wire.WireError as error:
+            raise RewardError(f"{self.url} answered something else than scores: {error}") from error
+        if len(answers) != count:
+            raise RewardError(f"{self.url} answered {len(answers)} items to {count}: no telling which is whose")
+        return answers
+
+    def _unanswered(self, error: httpx.TransportError) -> _AgainError:
+        return _AgainError(f"{self.url} did not answer: {type(error).__name__}: {error}")
+
+    def _lost(self, part: _Part, error: _AgainError) -> list[Answer]:
+        return [Answer(model=self.model or "", status=503, error=str(error))] * part.items
+
+
+class RewardClient(_Course):
     """Asks one endpoint for scores; a context manager, safe to share between threads.
 
     Args:
         base_url: where the endpoint listens, such as http://127.0.0.1:8000.
         token: bearer token; left out: the environment variable VISIONPREFER_TOKEN, if that is set.
+        model: name of the model to ask; left out: the endpoint's first.
+        batch_size: items of one request.
+        max_bytes: of the images of one request.
         timeout: longest silence to bear, in seconds.
+        retry_for: seconds for which a request is tried again when the endpoint is busy or does not answer.
     """
 
-    def __init__(self, base_url: str, token: str | None = None, timeout: float = 30.0) -> None:
-        token = (os.environ.get("VISIONPREFER_TOKEN", "") if token is None else token).strip()
-        if not (token.isascii() and token.isprintable()):
-            raise ValueError("the token holds characters that no HTTP header can carry: give it as it was issued")
-        self._http = httpx.Client(
-            base_url=base_url, timeout=timeout, headers={"Authorization": f"Bearer {token}"} if token else None
-        )
-        self.url = str(self._http.base_url.copy_with(userinfo=b"")).rstrip("/") + "/v1/score"
-
-    def __repr__(self) -> str:
-        return f"RewardClient({self.url})"
+    def __init__(self, base_url: str, token: str | None = None, **options: Any) -> None:
+        super().__init__(base_url, token, **options)
+        self._http = httpx.Client(**self._http_settings)
+        self._tries = tenacity.Retrying(**self._retrying)
 
     def __enter__(self) -> Self:
         return self
@@ -59,38 +133,84 @@ class RewardClient:
         """Close the connections."""
         self._http.close()
 
-    def score(self, prompts: Sequence[str], images: Sequence[bytes]) -> list[Score]:
+    def score(self, prompts: Sequence[str], images: Sequence[bytes]) -> list[Answer]:
         """Score each image, given as the bytes of a PNG, JPEG or WebP file, for the prompt at the same place.
 
+        An item that could not be scored, or whose request was not answered in all tries, has the score None and says
+        why; never 0.
+
         Raises:
-            RewardError: if there is no answer for every item. Items that failed alone come back with their reason.
+            RewardError: if a request is refused as a whole, or answered by something else than scores.
         """
-        if len(prompts) != len(images):
-            raise ValueError(f"{len(prompts)} prompts and {len(images)} images: give one prompt for each image")
-        items = [
-            {"prompt": prompt, "image": base64.b64encode(image).decode()}
-            for prompt, image in zip(prompts, images, strict=True)
-        ]
+        answers: list[Answer] = []
+        for part in self._parts(prompts, images):
+            try:
+                answers += self._tries.copy()(self._ask, part)
+            except _AgainError as error:
+                answers += self._lost(part, error)
+        return answers
+
+    def _ask(self, part: _Part) -> list[Answer]:
         try:
-            response = self._http.post("/v1/score", json={"items": items})
-        except httpx.HTTPError as error:
-            raise RewardError(f"{self.url} did not answer: {type(error).__name__}: {error}") from error
-        if not response.is_success:
-            raise RewardError(f"{self.url} answered {response.status_code}: {response.text[:300]}")
-        try:
-            scores = [_read(item) for item in response.json()["items"]]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RewardError(f"{self.url} answered something else than scores: {response.text[:300]}") from error
-        if len(scores) != len(items):
-            raise RewardError(f"{self.url} answered {len(scores)} items to {len(items)}: no telling which is whose")
-        return scores
+            response = self._http.post("/v1/score", content=part.body)
+        except httpx.TransportError as error:
+            raise self._unanswered(error) from error
+        return self._read(response, part.items)
 
 
-def _read(item: dict[str, Any]) -> Score:
-    if item.get("error") is not None:
-        return Score(None, str(item["error"]))
-    score = float(item["score"])
-    if not math.isfinite(score):
-        return Score(None, f"the score is {score}")
-    aspects = {str(name): float(value) for name, value in item["aspects"].items()}
-    return Score(score, None, aspects, str(item["model"]), str(item["digest"]))
+class AsyncRewardClient(_Course):
+    """`RewardClient` for asyncio; `concurrency` is how many requests of one call are on their way at once."""
+
+    def __init__(self, base_url: str, token: str | None = None, concurrency: int = 4, **options: Any) -> None:
+        super().__init__(base_url, token, **options)
+        self._http = httpx.AsyncClient(**self._http_settings)
+        self._tries = tenacity.AsyncRetrying(**self._retrying)
+        self._places = asyncio.Semaphore(concurrency)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def score(self, prompts: Sequence[str], images: Sequence[bytes]) -> list[Answer]:
+        """As `RewardClient.score`."""
+        parts = await asyncio.gather(*map(self._part, self._parts(prompts, images)))
+        return [answer for part in parts for answer in part]
+
+    async def _part(self, part: _Part) -> list[Answer]:
+        async with self._places:
+            try:
+                return await self._tries.copy()(self._ask, part)
+            except _AgainError as error:
+                return self._lost(part, error)
+
+    async def _ask(self, part: _Part) -> list[Answer]:
+        try:
+            response = await self._http.post("/v1/score", content=part.body)
+        except httpx.TransportError as error:
+            raise self._unanswered(error) from error
+        return self._read(response, part.items)
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    """Seconds before another try: longer each time, by lot so that not all come at once."""
+    error = state.outcome.exception() if state.outcome else None
+    chance = tenacity.wait_random_exponential(multiplier=0.2, max=5)(state)
+    return min(_LONGEST_WAIT, (error.after if isinstance(error, _AgainError) else 0) + chance)
+
+
+def _retry_after(header: str | None) -> float:
+    """Seconds that a Retry-After header asks for, in either of its forms."""
+    if header is None:
+        return 0.0
+    try:
+        if header.strip().isdecimal():
+            return float(header)
+        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0

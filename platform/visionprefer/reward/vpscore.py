@@ -119,7 +119,6 @@ class VPScore(torch.nn.Module):
         noise = 1 + unit**2 * (one.uncertainty**2 + other.uncertainty**2)
         return 1 / (1 + math.exp(-unit * (one.score - other.score) / math.sqrt(noise)))
 
-    @torch.inference_mode()
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image], batch_size: int = 32) -> list[Scored]:
         """Score each image for the prompt at the same place.
 
@@ -130,14 +129,18 @@ class VPScore(torch.nn.Module):
         """
         if len(prompts) != len(images):
             raise ValueError(f"{len(prompts)} prompts and {len(images)} images: give one prompt for each image")
-        self.eval()
         found = []
         for start in range(0, len(images), batch_size):
             chosen = slice(start, start + batch_size)
-            squares, ids, mask = self.inputs.squares(images[chosen]), *self.inputs.tokens(prompts[chosen])
-            squares, ids, mask = (part.to(self.mean.device) for part in (squares, ids, mask))
-            found += self.normalised(self(self.inputs.normalised(squares), ids, mask))
+            found += self.score_squares(prompts[chosen], self.inputs.squares(images[chosen]))
         return found
+
+    @torch.inference_mode()
+    def score_squares(self, prompts: Sequence[str], squares_NCHW: torch.Tensor) -> list[Scored]:
+        """Score images that are scaled and cropped already, by `inputs.squares`, in one forward pass."""
+        self.eval()
+        squares, ids, mask = (part.to(self.mean.device) for part in (squares_NCHW, *self.inputs.tokens(prompts)))
+        return self.normalised(self(self.inputs.normalised(squares), ids, mask))
 
     @classmethod
     def from_backbone(

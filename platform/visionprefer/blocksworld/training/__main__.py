@@ -4,7 +4,7 @@
 
 NAME is blocks-vae, blocks-sd, blocks-sd-small, blocks-llava, blocks-clip or blocks-blip. Each goes on from its last
 checkpoint if it was interrupted. The image models use the autoencoder of the same folder, the judge its image models,
-or those of the package if there are none.
+CLIP and BLIP its judge, or those of the package if there are none.
 """
 
 import json
@@ -38,9 +38,9 @@ def train(
         case "blocks-llava":
             judge.train(folder / name, [trained(each) for each in image_model.SIZES], seed)
         case "blocks-clip":
-            clip.train(folder / name, seed)
+            clip.train(folder / name, trained("blocks-llava"), seed)
         case "blocks-blip":
-            blip.train(folder / name, seed)
+            blip.train(folder / name, trained("blocks-llava"), seed)
         case _:
             image_model.train(folder / name, trained("blocks-vae"), image_model.SIZES[name], seed)
     threads = torch.get_num_threads()

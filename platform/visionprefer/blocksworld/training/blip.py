@@ -1,7 +1,7 @@
 """A small BLIP, trained to match pictures with captions: contrastively, and by a head that sees both together.
 
 Reference: BLIP (arXiv 2201.12086) section 3.2, the contrastive and the matching loss; the captions that do not fit are
-descriptions changed in one or two things, beside the likeliest of the batch.
+descriptions changed in one or two things, beside the likeliest of the batch. Its eyes start as the judge's.
 """
 
 import random
@@ -13,11 +13,11 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import BlipConfig, BlipForImageTextRetrieval, BlipProcessor
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from visionprefer.blocksworld.training import data, loop, tokens
+from visionprefer.blocksworld.training import data, eyes, loop, tokens
 from visionprefer.blocksworld.training.judge_data import other_wish
 from visionprefer.blocksworld.wording import word
 
-STEPS = 6_000
+STEPS = 3_000
 BATCH = 24
 SCENES = 40_000
 
@@ -25,9 +25,9 @@ SCENES = 40_000
 class Matcher(torch.nn.Module):
     """What learns: the BLIP, and the temperature of its contrastive loss, which it does not keep."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, blip: BlipForImageTextRetrieval) -> None:
         super().__init__()
-        self.blip = _model(tokenizer)
+        self.blip = blip
         self.log_scale = torch.nn.Parameter(torch.tensor(2.66))
 
     def forward(self, pixels: torch.Tensor, true: Any, false: Any) -> torch.Tensor:
@@ -57,12 +57,21 @@ class Matcher(torch.nn.Module):
         return self.blip.itm_head(seen.last_hidden_state[:, 0])
 
 
-def train(folder: Path, seed: int) -> None:
-    """Train the BLIP; the folder gets it in `model/`, with the checkpoint beside it."""
+def train(folder: Path, judge: Path, seed: int) -> None:
+    """Train the BLIP; the folder gets it in `model/`, with the checkpoint beside it.
+
+    Args:
+        folder: where everything goes.
+        judge: folder of the judge with whose eyes the BLIP starts.
+        seed: of the weights, the pictures and the batches.
+    """
     torch.manual_seed(seed)
     tokenizer = tokens.bert_tokenizer()
-    matcher = Matcher(tokenizer)
     pool = data.pool(SCENES, seed)
+    tower = eyes.of_the_judge(judge)
+    blip = _model(tokenizer, eyes.as_blip_config(tower))
+    blip.vision_model = eyes.as_blip(tower, pool, folder / "eyes", seed)
+    matcher = Matcher(blip)
 
     def loss(step: int) -> torch.Tensor:
         rows = data.batch(BATCH, SCENES, step, seed)
@@ -73,10 +82,10 @@ def train(folder: Path, seed: int) -> None:
         true, false = (_inputs(tokenizer, texts) for texts in (fitting, others))
         return matcher(data.scaled(pool.pictures[rows]), true, false)
 
-    loop.train(matcher, loss, folder=folder, steps=STEPS, learning_rate=8e-4)
+    loop.train(matcher, loss, folder=folder, steps=STEPS, learning_rate=5e-4)
     size = {"height": 64, "width": 64}
     processor = BlipProcessor(BlipImageProcessorPil(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3), tokenizer)
-    matcher.blip.to(torch.float16).save_pretrained(folder / "model")
+    blip.to(torch.float16).save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
 
 
@@ -85,14 +94,15 @@ def _inputs(tokenizer: Any, texts: list[str]) -> dict[str, torch.Tensor]:
     return {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}
 
 
-def _model(tokenizer: Any) -> BlipForImageTextRetrieval:
-    # BlipVisionConfig's own range is 1e-10: eyes that see nothing for thousands of steps.
-    layers = {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4, "initializer_range": 0.08}
+def _model(tokenizer: Any, vision: dict[str, Any]) -> BlipForImageTextRetrieval:
     config = BlipConfig(
-        vision_config={**layers, "num_hidden_layers": 4, "image_size": 64, "patch_size": 8},
+        vision_config=vision,
         text_config={
-            **layers,
-            "encoder_hidden_size": 128,
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_attention_heads": 4,
+            "initializer_range": 0.08,  # so narrow a model learns to look things up many times sooner than from 0.02
+            "encoder_hidden_size": vision["hidden_size"],
             "num_hidden_layers": 3,
             "vocab_size": len(tokenizer),
             "max_position_embeddings": 64,

@@ -1,4 +1,4 @@
-"""A small CLIP, trained contrastively on captions of renders."""
+"""A small CLIP, trained contrastively on captions of renders. Its eyes start as the judge's."""
 
 import random
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from visionprefer.blocksworld.training import data, loop, tokens
+from visionprefer.blocksworld.training import data, eyes, loop, tokens
 from visionprefer.blocksworld.wording import word
 
 STEPS = 2_500
@@ -16,11 +16,19 @@ BATCH = 48
 SCENES = 40_000
 
 
-def train(folder: Path, seed: int) -> None:
-    """Train the CLIP; the folder gets it in `model/`, with the checkpoint beside it."""
+def train(folder: Path, judge: Path, seed: int) -> None:
+    """Train the CLIP; the folder gets it in `model/`, with the checkpoint beside it.
+
+    Args:
+        folder: where everything goes.
+        judge: folder of the judge with whose eyes the CLIP starts.
+        seed: of the weights, the pictures and the batches.
+    """
     torch.manual_seed(seed)
     tokenizer = tokens.clip_tokenizer()
-    model = _model(tokenizer)
+    tower = eyes.of_the_judge(judge)
+    model = _model(tokenizer, tower.config.to_dict())
+    model.vision_model.load_state_dict(tower.state_dict())
     pool = data.pool(SCENES, seed)
 
     def loss(step: int) -> torch.Tensor:
@@ -30,7 +38,7 @@ def train(folder: Path, seed: int) -> None:
         inputs = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").to(data.DEVICE)
         return model(pixel_values=data.scaled(pool.pictures[rows]), **inputs, return_loss=True).loss
 
-    loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=1e-3)
+    loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=5e-4)
     size = {"height": 64, "width": 64}
     processor = CLIPProcessor(
         CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3),
@@ -40,12 +48,13 @@ def train(folder: Path, seed: int) -> None:
     processor.save_pretrained(folder / "model")
 
 
-def _model(tokenizer: Any) -> CLIPModel:
-    layers = {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4}
+def _model(tokenizer: Any, vision: dict[str, Any]) -> CLIPModel:
     config = CLIPConfig(
-        vision_config={**layers, "num_hidden_layers": 4, "image_size": 64, "patch_size": 8, "projection_dim": 128},
+        vision_config={**vision, "projection_dim": 128},
         text_config={
-            **layers,
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_attention_heads": 4,
             "num_hidden_layers": 3,
             "vocab_size": len(tokenizer),
             "max_position_embeddings": tokens.PROMPT_LENGTH,

@@ -1,0 +1,68 @@
+"""`visionprefer serve`: the endpoint on a Ray cluster, in the foreground, until it is told to stop."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ray import serve
+
+from visionprefer.errors import InputError
+from visionprefer.recipe import Workers
+from visionprefer.reward.vpscore import CONFIG
+from visionprefer_pipelines.cluster import connected
+from visionprefer_serve.access import check_host, token_digests
+from visionprefer_serve.app import build
+from visionprefer_serve.settings import EndpointSettings
+
+APPLICATION = "visionprefer"
+_LOOK_S = 2.0
+
+
+def serve_models(
+    settings: EndpointSettings, host: str, port: int, address: str | None, ready: Callable[[str], None]
+) -> None:
+    """Serve until interrupted, then answer what was asked already and end.
+
+    Args:
+        settings: what to serve.
+        host: to listen on.
+        port: to listen on.
+        address: of a Ray cluster; None: one on this machine, which ends with the endpoint.
+        ready: is told the endpoint's address once every model has answered.
+
+    Raises:
+        InputError: if a model cannot be loaded, the port is taken, or the host needs tokens and there are none.
+    """
+    check_host(host, token_digests(Path(settings.tokens) if settings.tokens else None))
+    for name, model in settings.models.items():
+        if not (Path(model.path) / CONFIG).is_file():
+            raise InputError(f"model {name}: no VP-Score at {model.path}: {CONFIG} is not there")
+    _check_port(host, port)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # who serves does not stand back
+    stages = {f"models.{name}": model.workers for name, model in settings.models.items()}
+    with connected(address, {**stages, "endpoint": Workers()}):
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+        try:
+            endpoint = serve.run(build(settings), name=APPLICATION, route_prefix="/")
+            ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            while True:
+                time.sleep(_LOOK_S)
+        except KeyboardInterrupt:
+            endpoint.drain.remote().result(timeout_s=settings.timeout_s)
+            raise
+        except RuntimeError as error:
+            raise InputError(f"the endpoint did not start: {error}") from error
+        finally:
+            serve.shutdown()
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise InputError(f"--host {host} --port {port} cannot be listened on: {error.strerror}") from None

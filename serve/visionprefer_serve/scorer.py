@@ -1,0 +1,105 @@
+"""A replica of one VP-Score: takes items of many requests, and scores them together."""
+
+import asyncio
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import serve
+from ray.serve.metrics import Histogram
+
+from visionprefer.errors import InputError
+from visionprefer.imagebytes import open_image
+from visionprefer.reward.vpscore import Scored, VPScore
+from visionprefer_serve.settings import ServedModel
+from visionprefer_serve.wire import Answer, Item
+
+UNREADABLE, FAILED = 422, 500
+SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]
+
+
+@serve.deployment
+class Scorer:
+    """Holds the model, decodes images and scores them.
+
+    Args:
+        name: by which the model is asked for.
+        settings: of a ServedModel.
+        max_pixels: of an image; larger ones are not decoded.
+    """
+
+    def __init__(self, name: str, settings: dict[str, Any], max_pixels: int) -> None:
+        chosen = ServedModel.model_validate(settings)
+        self._model = VPScore.from_pretrained(Path(chosen.path), "cuda" if chosen.workers.num_gpus else "cpu")
+        self._name, self._most = name, max_pixels
+        self._in_the_model = asyncio.Lock()
+        batch: Any = self._batch
+        batch.set_max_batch_size(chosen.max_batch_size)
+        batch.set_batch_wait_timeout_s(chosen.batch_wait_ms / 1000)
+        self._seconds = Histogram("visionprefer_forward_seconds", "Of a forward pass.", SECONDS, ("model",))
+        self._seconds.set_default_tags({"model": name})
+
+    async def score(self, items: list[Item]) -> list[Answer]:
+        """An answer for each item; at most so many items as a batch holds."""
+        return await self._batch(items)
+
+    def about(self) -> dict[str, Any]:
+        """What /v1/models says of the model."""
+        config = self._model.config
+        known = {"scores": list(config.scores), "image_size": config.inputs.image_size, "trained_on": config.trained_on}
+        return {"name": self._name, "digest": self._model.digest, **known}
+
+    async def check_health(self) -> None:
+        """Run the model; Ray replaces a replica of which this raises."""
+        size = self._model.config.inputs.image_size
+        [scored] = await self._score(["a picture"], torch.zeros((1, 3, size, size), dtype=torch.uint8))
+        if not math.isfinite(scored.score):
+            raise RuntimeError(f"the model's score of a black picture is {scored.score}")
+
+    @serve.batch(max_concurrent_batches=2, batch_size_fn=lambda requests: sum(map(len, requests)))
+    async def _batch(self, requests: list[list[Item]]) -> list[list[Answer]]:
+        """While one batch is in the model, the images of the next are decoded."""
+        answers = iter(await self._answers([item for request in requests for item in request]))
+        return [[next(answers) for _ in request] for request in requests]
+
+    async def _answers(self, items: list[Item]) -> list[Answer]:
+        squares = await asyncio.to_thread(lambda: [self._square(item) for item in items])
+        sound = [index for index, square in enumerate(squares) if isinstance(square, torch.Tensor)]
+        answers = [self._refused(UNREADABLE, str(square)) for square in squares]
+        if sound:
+            batch = torch.cat([squares[index] for index in sound])  # type: ignore[misc]
+            try:
+                scored = await self._score([items[index].prompt for index in sound], batch)
+            except (RuntimeError, ValueError) as error:  # such as a GPU without memory
+                failed = self._refused(FAILED, f"the model failed: {type(error).__name__}")
+                return [failed if index in sound else answer for index, answer in enumerate(answers)]
+            for index, found in zip(sound, scored, strict=True):
+                answers[index] = self._answer(found)
+        return answers
+
+    def _square(self, item: Item) -> torch.Tensor | InputError:
+        """One image at a time: decoded, it may take a thousand times its bytes."""
+        try:
+            if item.image is None:
+                raise InputError("the image is no base64")
+            return self._model.inputs.squares([open_image(item.image, self._most)])
+        except InputError as error:
+            return error
+
+    async def _score(self, prompts: list[str], squares: torch.Tensor) -> list[Scored]:
+        async with self._in_the_model:
+            started = time.perf_counter()
+            scored = await asyncio.to_thread(self._model.score_squares, prompts, squares)
+            self._seconds.observe(time.perf_counter() - started)
+        return scored
+
+    def _answer(self, found: Scored) -> Answer:
+        if not all(map(math.isfinite, (found.score, found.uncertainty, *found.aspects.values()))):
+            return self._refused(FAILED, f"the model's score is {found.score}")
+        named = {"model": self._name, "digest": str(self._model.digest)}
+        return Answer(score=found.score, aspects=found.aspects, uncertainty=found.uncertainty, **named)
+
+    def _refused(self, status: int, error: str) -> Answer:
+        return Answer(model=self._name, digest=str(self._model.digest), status=status, error=error)

@@ -45,20 +45,12 @@ class _Course:
     def __init__(
         self,
         base_url: str,
-        token: str | None = None,
-        *,
         model: str | None = None,
         batch_size: int = 64,
         max_bytes: int = 32 * 2**20,
-        timeout: float = 60.0,
         retry_for: float = 60.0,
     ) -> None:
-        token = (os.environ.get("VISIONPREFER_TOKEN", "") if token is None else token).strip()
-        if not (token.isascii() and token.isprintable()):
-            raise ValueError("the token holds characters that no HTTP header can carry: give it as it was issued")
         self.model, self.batch_size, self.max_bytes = model, batch_size, max_bytes
-        headers = {"Content-Type": wire.ARROW} | ({"Authorization": f"Bearer {token}"} if token else {})
-        self._http_settings: dict[str, Any] = {"base_url": base_url, "timeout": timeout, "headers": headers}
         self._retrying: dict[str, Any] = {
             "retry": tenacity.retry_if_exception_type(_AgainError),
             "stop": tenacity.stop_after_delay(retry_for),
@@ -118,9 +110,9 @@ class RewardClient(_Course):
         retry_for: seconds for which a request is tried again when the endpoint is busy or does not answer.
     """
 
-    def __init__(self, base_url: str, token: str | None = None, **options: Any) -> None:
-        super().__init__(base_url, token, **options)
-        self._http = httpx.Client(**self._http_settings)
+    def __init__(self, base_url: str, token: str | None = None, timeout: float = 60.0, **options: Any) -> None:
+        super().__init__(base_url, **options)
+        self._http = httpx.Client(base_url=base_url, timeout=timeout, headers=_headers(token))
         self._tries = tenacity.Retrying(**self._retrying)
 
     def __enter__(self) -> Self:
@@ -161,9 +153,11 @@ class RewardClient(_Course):
 class AsyncRewardClient(_Course):
     """`RewardClient` for asyncio; `concurrency` is how many requests of one call are on their way at once."""
 
-    def __init__(self, base_url: str, token: str | None = None, concurrency: int = 4, **options: Any) -> None:
-        super().__init__(base_url, token, **options)
-        self._http = httpx.AsyncClient(**self._http_settings)
+    def __init__(
+        self, base_url: str, token: str | None = None, timeout: float = 60.0, concurrency: int = 4, **options: Any
+    ) -> None:
+        super().__init__(base_url, **options)
+        self._http = httpx.AsyncClient(base_url=base_url, timeout=timeout, headers=_headers(token))
         self._tries = tenacity.AsyncRetrying(**self._retrying)
         self._places = asyncio.Semaphore(concurrency)
 
@@ -195,6 +189,13 @@ class AsyncRewardClient(_Course):
         except httpx.TransportError as error:
             raise self._unanswered(error) from error
         return self._read(response, part.items)
+
+
+def _headers(token: str | None) -> dict[str, str]:
+    token = (os.environ.get("VISIONPREFER_TOKEN", "") if token is None else token).strip()
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError("the token holds characters that no HTTP header can carry: give it as it was issued")
+    return {"Content-Type": wire.ARROW} | ({"Authorization": f"Bearer {token}"} if token else {})
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

@@ -10,7 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from visionprefer_serve import wire
-from visionprefer_serve.access import LOCAL_HOSTS, allowed
+from visionprefer_serve.access import LOCAL_HOSTS, allowed, is_loopback
 from visionprefer_serve.metrics import exposition
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ _SCORED = {
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request was meant for another host."},
     401: {"description": "No bearer token, or a wrong one."},
+    403: {"description": "The endpoint has no tokens, and the request is from another machine."},
     404: {"description": "No model has that name."},
     408: {"description": "The body took too long to arrive."},
     413: {"description": "The body is too large."},
@@ -57,7 +58,12 @@ def build(endpoint: "Endpoint") -> FastAPI:
             told = "write the header Authorization: Bearer TOKEN, with a token of this endpoint"
             raise HTTPException(401, told, {"WWW-Authenticate": "Bearer"})
 
-    app = FastAPI(title="VisionPrefer rewards", version=version("visionprefer"), license_info={"name": "Apache-2.0"})
+    app = FastAPI(
+        title="VisionPrefer rewards",
+        version=version("visionprefer"),
+        license_info={"name": "Apache-2.0"},
+        dependencies=[] if endpoint.digests else [Depends(_from_this_machine)],
+    )
     if not endpoint.digests:  # a page from elsewhere must not reach a machine's own endpoint under another name
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_HOSTS)
     closed = [Depends(authorised)] if endpoint.digests else []
@@ -66,7 +72,7 @@ def build(endpoint: "Endpoint") -> FastAPI:
         "/v1/score",
         dependencies=closed,
         response_model=wire.JsonAnswers,
-        responses={200: _answers_documented(), **_documented(400, 401, 404, 408, 413, 415, 422, 429, 503, 504)},
+        responses={200: _answers_documented(), **_documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504)},
         openapi_extra={"requestBody": _BODY},
     )
     async def score(request: Request) -> Response:
@@ -81,29 +87,34 @@ def build(endpoint: "Endpoint") -> FastAPI:
             return Response(wire.write_answers(answers), media_type=wire.ARROW)
         return Response(wire.JsonAnswers(items=answers).model_dump_json(), media_type=wire.JSON)
 
-    @app.get("/v1/models", dependencies=closed, responses=_documented(400, 401, 503))
+    @app.get("/v1/models", dependencies=closed, responses=_documented(400, 401, 403, 503))
     async def models() -> dict[str, list[dict[str, Any]]]:
         """The models that can be named, the first being the one that answers where none is."""
         return {"models": await endpoint.models()}
 
-    @app.get("/healthz", responses=_documented(400, 503))
+    @app.get("/healthz", responses=_documented(400, 403, 503))
     async def health() -> dict[str, str]:
         """Runs each model."""
         await endpoint.check()
         return {"status": "ok"}
 
-    @app.get("/readyz", responses=_documented(400, 503))
+    @app.get("/readyz", responses=_documented(400, 403, 503))
     async def ready() -> dict[str, str]:
         """Whether each model has a replica that answers."""
         await endpoint.models()
         return {"status": "ok"}
 
-    @app.get("/metrics", dependencies=closed, response_class=PlainTextResponse, responses=_documented(400, 401))
+    @app.get("/metrics", dependencies=closed, response_class=PlainTextResponse, responses=_documented(400, 401, 403))
     async def metrics() -> Response:
         """Measures for Prometheus: of this endpoint and of Ray Serve, from all nodes, some seconds old."""
         return PlainTextResponse(await exposition(), media_type="text/plain; version=0.0.4")
 
     return app
+
+
+def _from_this_machine(request: Request) -> None:
+    if request.client and not is_loopback(request.client.host):
+        raise HTTPException(403, "this endpoint has no tokens, so it answers its own machine alone")
 
 
 def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -1,29 +1,32 @@
-"""The reward client against a real HTTP server on the loopback."""
+"""The reward clients against a real HTTP server on the loopback."""
 
-import base64
-import json
-import math
+import asyncio
+import email.utils
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 
-from visionprefer_serve.client import RewardClient, RewardError, Score
+from visionprefer_serve import wire
+from visionprefer_serve.client import AsyncRewardClient, RewardClient, RewardError
+from visionprefer_serve.wire import Answer, Item, Request
 
-GOOD = {"score": 0.25, "aspects": {"fidelity": 4.5}, "model": "vpscore", "digest": "ab12"}
-
-Answer = Callable[[dict[str, Any]], tuple[int, bytes]]
+Told = tuple[int, bytes, dict[str, str]]
+GOOD = Answer(score=0.25, aspects={"fidelity": 4.5}, uncertainty=0.1, model="vpscore", digest="ab12")
 
 
 class Endpoint(ThreadingHTTPServer):
     """Answers every request with what the test says, and keeps what it was asked."""
 
+    request_queue_size = 64
+
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.answer: Answer = lambda body: answer([GOOD] * len(body["items"]))
-        self.asked: list[tuple[str, str | None, dict[str, Any]]] = []
+        self.answer: Callable[[Request], Told] = lambda request: scores([GOOD] * len(request.items))
+        self.asked: list[tuple[str, str | None, Request]] = []
+        self.connections = 0
 
     @property
     def url(self) -> str:
@@ -32,15 +35,22 @@ class Endpoint(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     server: Endpoint
+    protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        self.server.connections += 1
+        super().setup()
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((self.path, self.headers["Authorization"], body))
-        status, data = self.server.answer(body)
+        request = wire.read_arrow(self.rfile.read(int(self.headers["Content-Length"])), 1000)
+        self.server.asked.append((self.path, self.headers["Authorization"], request))
+        status, data, headers = self.server.answer(request)
         if not status:  # hang up
+            self.close_connection = True
             return
         self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
 
@@ -57,36 +67,114 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
         server.shutdown()
 
 
-def answer(items: list[Any]) -> tuple[int, bytes]:
-    return 200, json.dumps({"items": items}).encode()
+def scores(answers: list[Answer]) -> Told:
+    return 200, wire.write_answers(answers), {}
 
 
-def test_scores_come_back_in_order(endpoint: Endpoint) -> None:
-    endpoint.answer = lambda body: answer([GOOD | {"score": len(item["prompt"])} for item in body["items"]])
-    with RewardClient(endpoint.url) as client:
-        scores = client.score(["a cat", "a red circle"], [b"\x89PNG", b"\xff\xd8"])
-    assert scores == [
-        Score(5.0, None, {"fidelity": 4.5}, "vpscore", "ab12"),
-        Score(12.0, None, {"fidelity": 4.5}, "vpscore", "ab12"),
-    ]
-    [(path, authorization, body)] = endpoint.asked
-    assert (path, authorization) == ("/v1/score", None)
-    assert [item["prompt"] for item in body["items"]] == ["a cat", "a red circle"]
-    assert [base64.b64decode(item["image"]) for item in body["items"]] == [b"\x89PNG", b"\xff\xd8"]
+def length(item: Item) -> Answer:
+    return GOOD.model_copy(update={"score": float(len(item.image or b""))})
 
 
-def test_a_failed_item_has_a_reason_and_no_score(endpoint: Endpoint) -> None:
-    endpoint.answer = lambda _: answer([{"error": "not an image"}, GOOD | {"score": math.nan}, GOOD | {"error": None}])
-    with RewardClient(endpoint.url) as client:
-        broken, not_a_number, good = client.score(["a", "b", "c"], [b"", b"", b""])
-    assert broken == Score(None, "not an image")
-    assert not_a_number == Score(None, "the score is nan")
-    assert good.score == 0.25
+def told(status: int, data: bytes = b"", **headers: str) -> Told:
+    return status, data, {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-def test_an_endpoint_may_live_below_a_path(endpoint: Endpoint) -> None:
-    with RewardClient(endpoint.url + "/rewards/") as client:
-        client.score(["a"], [b""])
+def in_turn(*answers: Told) -> Callable[[Request], Told]:
+    """One after the other, then scores."""
+    left = list(answers)
+    return lambda request: left.pop(0) if left else scores(list(map(length, request.items)))
+
+
+@pytest.fixture(params=["sync", "async"])
+def score(request: pytest.FixtureRequest) -> Callable[..., list[Answer]]:
+    """Asks by either client."""
+
+    def sync(url: str, prompts: list[str], images: list[bytes], **options: object) -> list[Answer]:
+        with RewardClient(url, **options) as client:  # type: ignore[arg-type]
+            return client.score(prompts, images)
+
+    async def asynchronous(url: str, prompts: list[str], images: list[bytes], **options: object) -> list[Answer]:
+        async with AsyncRewardClient(url, **options) as client:  # type: ignore[arg-type]
+            return await client.score(prompts, images)
+
+    return sync if request.param == "sync" else lambda *given, **options: asyncio.run(asynchronous(*given, **options))
+
+
+Score = Callable[..., list[Answer]]
+
+
+def test_requests_are_cut_and_answers_are_in_order(endpoint: Endpoint, score: Score) -> None:
+    """By items and by bytes; an image larger than a request may be goes alone."""
+    endpoint.answer = in_turn()
+    images = [bytes(size) for size in (1, 2, 3, 900, 5, 2000, 7)]
+    answers = score(endpoint.url, [f"p{n}" for n in range(7)], images, batch_size=3, max_bytes=1000, model="v2")
+    assert [answer.score for answer in answers] == [1, 2, 3, 900, 5, 2000, 7]
+    requests = sorted(request.items[0].prompt for _, _, request in endpoint.asked)
+    assert requests == ["p0", "p3", "p5", "p6"]
+    assert {(path, request.model) for path, _, request in endpoint.asked} == {("/v1/score", "v2")}
+    assert score(endpoint.url, [], []) == []
+
+
+def test_connections_are_used_again(endpoint: Endpoint) -> None:
+    with RewardClient(endpoint.url, batch_size=1) as client:
+        client.score(["a"] * 20, [b""] * 20)
+    assert (len(endpoint.asked), endpoint.connections) == (20, 1)
+
+
+def test_a_failed_item_has_a_reason_and_no_score(endpoint: Endpoint, score: Score) -> None:
+    refused = Answer(model="vpscore", status=422, error="not an image")
+    endpoint.answer = lambda _: scores([refused, GOOD])
+    assert score(endpoint.url, ["a", "b"], [b"", b""]) == [refused, GOOD]
+
+
+def test_what_may_pass_is_asked_again(endpoint: Endpoint, score: Score) -> None:
+    endpoint.answer = in_turn(told(429), told(503), told(504), told(0), told(502))
+    [answer] = score(endpoint.url, ["a"], [b"xyz"])
+    assert (answer.score, len(endpoint.asked)) == (3, 6)
+
+
+@pytest.mark.parametrize("date", [False, True])
+def test_retry_after_is_honoured(endpoint: Endpoint, score: Score, date: bool) -> None:
+    after = email.utils.formatdate(time.time() + 2, usegmt=True) if date else "1"
+    endpoint.answer = in_turn(told(429, Retry_After=after))
+    started = time.monotonic()
+    assert score(endpoint.url, ["a"], [b""])[0].error is None
+    assert time.monotonic() - started > 0.9
+
+
+def test_what_was_not_answered_in_all_tries_is_none_and_spares_the_others(endpoint: Endpoint, score: Score) -> None:
+    def answer(request: Request) -> Told:
+        return told(503, b"no replica") if request.items[0].prompt == "p1" else scores([GOOD])
+
+    endpoint.answer = answer
+    answers = score(endpoint.url, ["p0", "p1", "p2"], [b""] * 3, batch_size=1, retry_for=0.5)
+    assert [answer.score for answer in answers] == [0.25, None, 0.25]
+    assert (answers[1].status, "answered 503: no replica" in (answers[1].error or "")) == (503, True)
+
+
+def test_nobody_listens(endpoint: Endpoint, score: Score) -> None:
+    url = endpoint.url
+    endpoint.shutdown()
+    endpoint.server_close()
+    [answer] = score(url, ["a"], [b""], retry_for=0.3)
+    assert (answer.score, "did not answer: ConnectError" in (answer.error or "")) == (None, True)
+
+
+def test_silence_has_an_end(endpoint: Endpoint, score: Score) -> None:
+    go_on = threading.Event()
+
+    def silence(_: Request) -> Told:
+        go_on.wait(10)
+        return told(0)
+
+    endpoint.answer = silence
+    [answer] = score(endpoint.url, ["a"], [b""], timeout=0.1, retry_for=0.2)
+    go_on.set()
+    assert (answer.score, "ReadTimeout" in (answer.error or "")) == (None, True)
+
+
+def test_an_endpoint_may_live_below_a_path(endpoint: Endpoint, score: Score) -> None:
+    score(endpoint.url + "/rewards/", ["a"], [b""])
     assert endpoint.asked[0][0] == "/rewards/v1/score"
 
 
@@ -95,47 +183,27 @@ def test_an_endpoint_may_live_below_a_path(endpoint: Endpoint) -> None:
     [
         (500, b"out of memory", "answered 500: out of memory"),
         (401, b"who are you?", "answered 401: who are you?"),
+        (404, b"no such model", "answered 404: no such model"),
         (302, b"", "answered 302"),
-        (200, b"<html>", "something else than scores: <html>"),
-        (200, b"[]", "something else than scores"),
-        (200, b'{"items": [3]}', "something else than scores"),
-        (200, b'{"items": [{"score": null}]}', "something else than scores"),
-        (200, json.dumps({"items": [GOOD, GOOD]}).encode(), "answered 2 items to 1"),
-        (200, b'{"items": []}', "answered 0 items to 1"),
-        (0, b"", "did not answer: RemoteProtocolError"),
+        (200, b"<html>", "something else than scores"),
+        (200, wire.write_arrow(Request([Item("a", b"")])), "something else than scores"),
+        (200, wire.write_answers([GOOD, GOOD]), "answered 2 items to 1"),
+        (200, wire.write_answers([]), "answered 0 items to 1"),
     ],
 )
-def test_no_scores_is_an_error_that_says_why(endpoint: Endpoint, status: int, data: bytes, message: str) -> None:
-    endpoint.answer = lambda _: (status, data)
-    with RewardClient(endpoint.url) as client, pytest.raises(RewardError, match=message) as raised:
-        client.score(["a"], [b""])
+def test_a_refusal_is_an_error_that_says_why_at_once(
+    endpoint: Endpoint, score: Score, status: int, data: bytes, message: str
+) -> None:
+    endpoint.answer = lambda _: told(status, data)
+    with pytest.raises(RewardError, match=message) as raised:
+        score(endpoint.url, ["a"], [b""])
     assert endpoint.url in str(raised.value)
+    assert len(endpoint.asked) == 1
 
 
-def test_nobody_listens(endpoint: Endpoint) -> None:
-    url = endpoint.url
-    endpoint.shutdown()
-    endpoint.server_close()
-    with RewardClient(url) as client, pytest.raises(RewardError, match="did not answer: ConnectError"):
-        client.score(["a"], [b""])
-
-
-def test_silence_has_an_end(endpoint: Endpoint) -> None:
-    go_on = threading.Event()
-
-    def silence(body: dict[str, Any]) -> tuple[int, bytes]:
-        go_on.wait(10)
-        return 0, b""
-
-    endpoint.answer = silence
-    with RewardClient(endpoint.url, timeout=0.1) as client, pytest.raises(RewardError, match="ReadTimeout"):
-        client.score(["a"], [b""])
-    go_on.set()
-
-
-def test_one_prompt_for_each_image(endpoint: Endpoint) -> None:
-    with RewardClient(endpoint.url) as client, pytest.raises(ValueError, match="2 prompts and 1 images"):
-        client.score(["a", "b"], [b""])
+def test_one_prompt_for_each_image(endpoint: Endpoint, score: Score) -> None:
+    with pytest.raises(ValueError, match="2 prompts and 1 images"):
+        score(endpoint.url, ["a", "b"], [b""])
     assert not endpoint.asked
 
 
@@ -151,7 +219,7 @@ def test_the_token_is_sent_and_never_shown(endpoint: Endpoint, monkeypatch: pyte
 
 
 def test_a_password_in_the_address_is_never_shown(endpoint: Endpoint) -> None:
-    endpoint.answer = lambda _: (500, b"")
+    endpoint.answer = lambda _: told(500)
     with RewardClient(endpoint.url.replace("//", "//me:secret@")) as client:
         assert "secret" not in repr(client)
         with pytest.raises(RewardError) as raised:

@@ -52,7 +52,7 @@ def test_recipes_and_help_load_nothing_heavy(code: str) -> None:
 
 
 def test_the_reward_client_loads_what_speaks_http_and_arrow_and_nothing_more() -> None:
-    known = loaded_by("import httpx, pyarrow, tenacity; from pydantic import BaseModel; BaseModel.__subclasses__()")
+    known = loaded_by("import httpx, pyarrow, tenacity, pydantic, annotated_types")
     more = loaded_by("import visionprefer_serve.client") - known - sys.stdlib_module_names
     assert {name for name in more if not name.startswith("_")} == {"visionprefer_serve"}
 

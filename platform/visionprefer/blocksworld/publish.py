@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from visionprefer.blocksworld import measure, measure_judge
-from visionprefer.blocksworld.training import Name, blip, clip, image_model, judge, text, vae, vision
+from visionprefer.blocksworld.training import Name, blip, clip, eyes, image_model, judge, text, vae, vision
 from visionprefer.models import BUILTIN_MODELS
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
@@ -38,6 +38,7 @@ class Card(NamedTuple):
     loader: str
     summary: str
     steps: str
+    begins: str = "random weights"
 
 
 def _steps_of_an_image_model(name: str) -> str:
@@ -76,14 +77,17 @@ CARDS = {
     "blocks-clip": Card(
         "transformers",
         "CLIPModel",
-        "A CLIP of a million parameters, a backbone for reward models.",
+        "A CLIP of two million parameters, a backbone for reward models.",
         f"{clip.STEPS:,} of {clip.BATCH} pictures with their captions",
+        "random weights, but for its eyes, which are the judge's",
     ),
     "blocks-blip": Card(
         "transformers",
         "BlipForImageTextRetrieval",
-        "A BLIP of a million parameters, a backbone for reward models.",
+        "A BLIP of two million parameters, a backbone for reward models.",
+        f"{eyes.STEPS:,} of {eyes.BATCH} pictures in which its eyes learn to see as the judge's do; then "
         f"{blip.STEPS:,} of {blip.BATCH} pictures with a caption that fits and two that do not",
+        "random weights, but for its eyes, which are a copy of the judge's",
     ),
 }
 
@@ -176,6 +180,7 @@ def _card(name: str, folder: Path, figures: dict[str, str], grid: str | None, me
         summary=card.summary,
         in_recipes=name.startswith(("blocks-sd", "blocks-llava")),
         sizes=_sizes(folder),
+        begins=card.begins,
         training={
             "seed": training["seed"],
             "steps": card.steps,
@@ -191,7 +196,9 @@ def _card(name: str, folder: Path, figures: dict[str, str], grid: str | None, me
 def _trained_first(name: str) -> list[str]:
     if name.startswith("blocks-sd"):
         return ["blocks-vae"]
-    return ["blocks-vae", *image_model.SIZES] if name == "blocks-llava" else []
+    before_judge = ["blocks-vae", *image_model.SIZES]
+    after_judge = [*before_judge, "blocks-llava"]
+    return {"blocks-llava": before_judge, "blocks-clip": after_judge, "blocks-blip": after_judge}.get(name, [])
 
 
 def _sizes(folder: Path) -> dict[str, int]:

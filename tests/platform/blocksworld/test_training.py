@@ -15,6 +15,7 @@ from visionprefer.blocksworld.training import (
     clip,
     data,
     exchange,
+    eyes,
     image_model,
     judge,
     judge_data,
@@ -40,7 +41,7 @@ def few(monkeypatch):
         monkeypatch.setattr(module, "STEPS", 3)
         monkeypatch.setattr(module, "SCENES", 64)
         monkeypatch.setattr(module, "BATCH", 4)
-    for module in (text, vision):
+    for module in (text, vision, eyes):
         monkeypatch.setattr(module, "STEPS", 3)
     for name, value in {"STEPS": 6, "BASICS_FIRST": 2, "BATCH": 3, "EXAMPLES": 120}.items():
         monkeypatch.setattr(judge, name, value)
@@ -120,6 +121,19 @@ def test_a_layout_says_how_much_of_each_cell_an_object_covers():
     assert blue.flatten().tolist() == pytest.approx([0, 0, math.pi / 4, 0], abs=0.03)  # lower left
     assert mark.flatten().tolist() == pytest.approx([0, math.pi * 16 / 1024, 0, 0], abs=0.01)  # upper right
     assert covered.sum() == pytest.approx((blue + rings + mark).sum())
+
+
+def test_blips_eyes_see_what_the_judges_do_after_a_short_training(tmp_path, monkeypatch):
+    """The copy differs by CLIP's first norm at first, and by less and less; its layers are the judge's, not new ones."""
+    monkeypatch.setattr(eyes, "STEPS", 40)
+    monkeypatch.setattr(eyes, "BATCH", 8)
+    tower = eyes.of_the_judge(BUILTIN_MODELS / "blocks-llava")
+    pool = data.pool(64, 0)
+    blip_eyes = eyes.as_blip(tower, pool, tmp_path, seed=0)
+    copied = blip_eyes.encoder.layers[0].mlp.fc1.weight
+    torch.testing.assert_close(copied, tower.encoder.layers[0].mlp.fc1.weight, atol=0.05, rtol=0)
+    losses = [float(line.split("\t")[1]) for line in (tmp_path / "journal.tsv").read_text().splitlines()]
+    assert losses[-1] < 0.55
 
 
 def test_what_the_eyes_learn_to_tell_is_what_lies_in_each_patch():
@@ -205,8 +219,9 @@ def test_the_judge_learns_what_follows_and_not_what_is_given():
 def test_backbones_are_of_the_true_classes(tmp_path):
     from transformers import AutoProcessor, BlipForImageTextRetrieval, CLIPModel
 
-    clip.train(tmp_path / "clip", seed=0)
-    blip.train(tmp_path / "blip", seed=0)
+    judge_folder = BUILTIN_MODELS / "blocks-llava"
+    clip.train(tmp_path / "clip", judge_folder, seed=0)
+    blip.train(tmp_path / "blip", judge_folder, seed=0)
     for name, kind in (("clip", CLIPModel), ("blip", BlipForImageTextRetrieval)):
         _, problems = kind.from_pretrained(tmp_path / name / "model", output_loading_info=True)
         assert not problems["missing_keys"] and not problems["unexpected_keys"]

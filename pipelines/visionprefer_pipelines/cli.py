@@ -2,6 +2,7 @@
 later, so that help and errors come at once.
 """
 
+import json
 import shlex
 import signal
 import sys
@@ -16,7 +17,13 @@ from rich.text import Text
 
 from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
-from visionprefer.recipe_file import load_polish_recipe, load_recipe, load_reward_recipe, recipe_schema
+from visionprefer.recipe_file import (
+    load_ablation_recipe,
+    load_polish_recipe,
+    load_recipe,
+    load_reward_recipe,
+    recipe_schema,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -143,6 +150,38 @@ def reward_test(
     from visionprefer_pipelines.show import show_reward_test
 
     show_reward_test(model, data, against, split, _console())
+
+
+@rewards.command("ablate")
+def reward_ablate(
+    recipe: RecipeArgument,
+    data: Annotated[str, typer.Option(help="Folder of a finished run, to train on.")],
+    test: Annotated[str, typer.Option(help="Folder of a finished run, on all of whose images the models are tested.")],
+    out: Annotated[Path, typer.Option(help="Folder for models, table and plot. Run again to go on.")],
+    against: Annotated[
+        str, typer.Option(help="What is known: judge, oracle, or a Parquet file like preferences.parquet.")
+    ] = "judge",
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; default: one of its own on this machine.")] = None,
+) -> None:
+    """Train variants of a reward model, and set them beside each other."""
+    from visionprefer_pipelines.ablation import ablate
+    from visionprefer_pipelines.progress import Progress
+    from visionprefer_pipelines.show import show_ablation
+
+    settings = load_ablation_recipe(_path_of(recipe))
+    base = _path_of(settings.base)
+    variants = {
+        name: load_reward_recipe(base, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
+        for name, changes in settings.variants.items()
+    }
+    console = _console()
+    try:
+        with Progress(console) as progress:
+            figures = ablate(settings, variants, data, test, against, out, progress, address)
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. What was trained is kept in {out}. Give the same command to go on")
+        raise typer.Exit(130) from None
+    show_ablation(out, figures, console)
 
 
 @app.command()

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from visionprefer.audit import known_of_oracle, read_known, write_audit
+from visionprefer.audit import known_of_oracle, known_preferences_of, read_known, write_audit
 from visionprefer.audit import tables as audit_tables
 from visionprefer.blocksworld.boundary import warning
 from visionprefer.errors import InputError
 from visionprefer.judging.between_judges import alphas, pair_agreements
 from visionprefer.judging.scores import judgements
 from visionprefer.recipe import Recipe
+from visionprefer.reward.ablation import AblationFigures
+from visionprefer.reward.ablation import table as ablation_table
 from visionprefer.reward.card import best_epoch
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL
@@ -127,6 +129,12 @@ def show_reward(out: Path, data: str, seconds: float, console: Console) -> None:
     console.print(f"  visionprefer serve --model {folder}")
 
 
+def show_ablation(out: Path, figures: AblationFigures, console: Console) -> None:
+    """Print what variants of a reward model are worth, and where it is written."""
+    _print([ablation_table(figures)], console)
+    console.print(f"Mean and standard deviation over the seeds: {out}/ablation.json, {out}/ablation.png")
+
+
 def show_endpoint(url: str, settings: "EndpointSettings", console: Console) -> None:
     """Print where an endpoint listens, and how to ask it."""
     console.print(f"Ready at {url} (Ctrl-C stops it)")
@@ -144,13 +152,7 @@ def show_reward_test(model_dir: Path, data: str, against: str, split: str, conso
     from visionprefer.reward.vpscore import VPScore
 
     model, run = VPScore.from_pretrained(model_dir), RunFolder(Store(data))
-    known = (
-        run.preferences()
-        if against == "judge"
-        else known_of_oracle(run)
-        if against == "oracle"
-        else read_known(against)
-    )
+    known = known_preferences_of(run, against)
     with console.status("scoring images"):
         found = score_run(model, run, None if split == "all" else split)
     figures = test(model, found, known, str(model_dir), against)

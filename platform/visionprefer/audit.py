@@ -57,6 +57,13 @@ def known_of_oracle(run: RunFolder) -> pa.Table:
     return known_preferences(oracle, images, run.recipe.preferences.weights)
 
 
+def known_preferences_of(run: RunFolder, against: str) -> pa.Table:
+    """What is known of a run's images: "judge", "oracle", or a Parquet file as `read_known` takes it."""
+    if against == "judge":
+        return run.preferences()
+    return known_of_oracle(run) if against == "oracle" else read_known(against)
+
+
 def read_known(path: str) -> pa.Table:
     """Preferences that are known, from a Parquet file, local or s3://, gs://.
 

@@ -25,9 +25,10 @@ from visionprefer.recipe import (
     Settings,
     Workers,
 )
+from visionprefer.reward.ablation import AblationRecipe
 from visionprefer.reward.recipe import RewardRecipe
 
-AnyRecipe = TypeVar("AnyRecipe", Recipe, PolishRecipe, RewardRecipe)
+AnyRecipe = TypeVar("AnyRecipe", Recipe, PolishRecipe, RewardRecipe, AblationRecipe)
 
 
 def load_polish_recipe(path: Path, overrides: list[str] | None = None) -> PolishRecipe:
@@ -43,6 +44,11 @@ def load_reward_recipe(path: Path, overrides: list[str] | None = None) -> Reward
     """Read a recipe that trains a reward model, and check it. Like `load_recipe`."""
     recipe = _read(path, overrides, RewardRecipe)
     return recipe.model_copy(update={"backbone": _found(recipe.backbone, path.resolve().parent)})
+
+
+def load_ablation_recipe(path: Path) -> AblationRecipe:
+    """Read a recipe of variants of a reward model, and check it; the variants themselves are not."""
+    return _read(path, None, AblationRecipe)
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:

@@ -120,3 +120,26 @@ def test_what_cannot_be_trained_is_told(tiny_blip: Path, run: RunFolder, tmp_pat
     (tmp_path / "full" / "file").touch()
     with pytest.raises(InputError, match="the folder holds other things"):
         go(recipe(tiny_blip), run, tmp_path / "full")
+
+
+def test_variants_are_trained_tested_and_set_beside_each_other(tiny_blip: Path, run: RunFolder, tmp_path: Path) -> None:
+    """One command; given again, it trains nothing anew."""
+    base = tmp_path / "base.yaml"
+    base.write_text(recipe(tiny_blip, epochs=2).model_dump_json(exclude={"workers"}))
+    ablation = {
+        "name": "sizes",
+        "base": str(base),
+        "variants": {"all": {}, "half": {"data_fraction": 0.5}, "fidelity": {"weights": {"fidelity": 1}}},
+    }
+    (tmp_path / "sizes.yaml").write_text(json.dumps(ablation))
+    command = ["reward", "ablate", str(tmp_path / "sizes.yaml"), "--data", run.store.root, "--test", run.store.root]
+    answer = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out")])
+    assert answer.exit_code == 0, answer.output
+    found = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    prompts = {model["variant"]: model["prompts"] for model in found["models"]}
+    assert list(prompts) == ["all", "half", "fidelity"]
+    assert prompts["fidelity"] == prompts["all"] > prompts["half"] > 0
+    assert all(0 <= model["right"]["overall"] <= 1 for model in found["models"])
+    assert (tmp_path / "out" / "ablation.png").exists()
+    again = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out")])
+    assert again.output.count("is trained already") == 3

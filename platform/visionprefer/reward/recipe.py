@@ -20,6 +20,11 @@ class RewardRecipe(Settings):
         min_length=1,
         description="Aspects of the training table that get a score each. The first is the score that counts.",
     )
+    weights: dict[str, float] | None = Field(
+        None,
+        description="Weights of the aspects in the overall preference; one that is left out has none. Without weights, "
+        "the overall preference is as the run has it.",
+    )
     min_margin: float = Field(0.0, ge=0, description="Leave out pairs whose scores differ by less (points of 1 to 5).")
     data_fraction: float = Field(1.0, gt=0, le=1, description="Share of the training prompts to use, chosen by hash.")
     validation: Fraction = Field(
@@ -45,6 +50,14 @@ class RewardRecipe(Settings):
     def _names_each_score_once(self) -> Self:
         if len(set(self.scores)) < len(self.scores):
             raise ValueError(f"scores are {list(self.scores)}: write each once")
+        return self
+
+    @model_validator(mode="after")
+    def _weighs_something(self) -> Self:
+        if self.weights is not None and not (
+            self.weights and min(self.weights.values()) >= 0 and sum(self.weights.values()) > 0
+        ):
+            raise ValueError(f"weights are {self.weights}: write some above 0 and none below, or leave weights out")
         return self
 
     @model_validator(mode="after")

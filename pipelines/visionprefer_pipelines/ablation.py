@@ -1,0 +1,74 @@
+"""Variants of a reward model, trained one after the other and tested alike."""
+
+from pathlib import Path
+
+from visionprefer.audit import known_preferences_of
+from visionprefer.judging import trust
+from visionprefer.judging.scores import scores
+from visionprefer.reward import testing
+from visionprefer.reward.ablation import AblationFigures, AblationRecipe, Trained, plot
+from visionprefer.reward.batches import serves
+from visionprefer.reward.recipe import RewardRecipe
+from visionprefer.reward.vpscore import VPScore
+from visionprefer.run_folder import RunFolder
+from visionprefer.store import Store
+from visionprefer_pipelines.progress import Progress
+from visionprefer_pipelines.reward import train_reward
+
+FIGURES, PLOT = "ablation.json", "ablation.png"
+
+
+def ablate(
+    settings: AblationRecipe,
+    recipes: dict[str, RewardRecipe],
+    data: str,
+    test: str,
+    against: str,
+    out: Path,
+    progress: Progress,
+    address: str | None = None,
+) -> AblationFigures:
+    """Train what is not trained yet, test all, and write ablation.json and ablation.png.
+
+    Args:
+        settings: variants and seeds.
+        recipes: of each variant.
+        data: folder of a finished run, to train on.
+        test: folder of a finished run, on all images of which the models are tested.
+        against: what is known of those images, as `audit.known_preferences_of` takes it.
+        out: gets a folder for each model, and what was found.
+        progress: told what happens.
+        address: of a Ray cluster; None: see `cluster.connected`.
+    """
+    run = RunFolder(Store(test))
+    known = known_preferences_of(run, against)
+    images = run.images.table(["image_id", "prompt_id", "prompt", "split", "candidate"])
+    judged = scores(run.judgements(), images, run.recipe.preferences.weights)
+    judge = trust.agreements(trust.compare(judged, known), judged.aspects)
+    models = []
+    for variant, recipe in recipes.items():
+        for seed in settings.seeds:
+            folder = out / f"{variant}-{seed}"
+            progress.say(f"{variant}, seed {seed} → {folder}")
+            seeded = recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-{variant}-{seed}"})
+            train_reward(seeded, data, folder, progress, address)
+            model = VPScore.from_pretrained(folder)
+            found = testing.test(model, testing.score_run(model, run, None), known, str(folder), against)
+            right = {aspect: agreement.agreement for aspect, agreement in found.aspects.items()}
+            models.append(Trained(variant=variant, seed=seed, prompts=_prompts(data, seeded), right=right))
+    figures = AblationFigures(
+        against=f"{against} on {Path(test).name}",
+        judge={aspect: agreement.agreement for aspect, agreement in judge.items()} if against != "judge" else {},
+        models=models,
+    )
+    (out / FIGURES).write_text(figures.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (out / PLOT).write_bytes(plot(figures))
+    return figures
+
+
+def _prompts(data: str, recipe: RewardRecipe) -> int:
+    run = RunFolder(Store(data))
+    rows = (
+        row for file in run.training_files() for row in run.store.read_table(file, ["prompt_id", "split"]).to_pylist()
+    )
+    return sum(serves(row, "training", recipe) for row in rows)

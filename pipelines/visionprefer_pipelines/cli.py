@@ -2,7 +2,6 @@
 later, so that help and errors come at once.
 """
 
-import json
 import shlex
 import signal
 import sys
@@ -12,18 +11,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
-from visionprefer.recipe_file import (
-    load_ablation_recipe,
-    load_polish_recipe,
-    load_recipe,
-    load_reward_recipe,
-    recipe_schema,
-)
+from visionprefer.recipe_file import load_polish_recipe, load_recipe, recipe_schema
+from visionprefer_pipelines.cli_reward import rewards
+from visionprefer_pipelines.terminal import Address, RecipeArgument, RunArgument, Set, console_of, interrupt, path_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,16 +27,9 @@ app = typer.Typer(
 )
 recipes = typer.Typer(no_args_is_help=True, help="Look at recipes before running them.")
 app.add_typer(recipes, name="recipe")
-rewards = typer.Typer(no_args_is_help=True, help="Train reward models, and learn how far they can be trusted.")
 app.add_typer(rewards, name="reward")
 judges = typer.Typer(no_args_is_help=True, help="Learn how far a judge can be trusted.")
 app.add_typer(judges, name="judge")
-
-RecipeArgument = Annotated[
-    str, typer.Argument(help="A YAML file, or the name of a recipe that comes with the package.")
-]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Change a field: key.subkey=value. May be repeated.")]
-RunArgument = Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run: what was given to run --out.")]
 
 
 @app.command()
@@ -51,21 +38,21 @@ def run(
     out: Annotated[str, typer.Option(help="Folder of the run, local or s3://, gs://. Run again to go on.")],
     set_: Set = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up again the rows that failed.")] = False,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster; default: one of its own on this machine.")] = None,
+    address: Address = None,
 ) -> None:
     """Make a preference dataset: prompts, images, judgements, preferences."""
     from visionprefer_pipelines.progress import Progress
 
     started = time.monotonic()
     settings = _load(recipe, set_)
-    console = _console()
+    console = console_of()
     console.print(Text.assemble((settings.name, "bold"), f" → {out}"))
     command = ["visionprefer", "run", recipe, "--out", out]
     command += [word for change in set_ or [] for word in ("--set", change)]
     command += ["--address", address] if address else []
     retry = [*command, "--retry-failed"]
     again = shlex.join(retry if retry_failed else command)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         from visionprefer_pipelines.run import run as run_recipe
 
@@ -77,7 +64,7 @@ def run(
     except InputError:
         raise
     except Exception:
-        _console(stderr=True).print(f"\nEverything that was finished is kept in {out}. To go on:\n  {again}")
+        console_of(stderr=True).print(f"\nEverything that was finished is kept in {out}. To go on:\n  {again}")
         raise
     from visionprefer_pipelines.show import summary
 
@@ -92,15 +79,15 @@ def polish(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Take up again the prompts that failed.")
     ] = False,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster; default: one of its own on this machine.")] = None,
+    address: Address = None,
 ) -> None:
     """Have a model of text mend what is biased, inconsistent or unsafe in prompts, before they become images."""
     from visionprefer_pipelines.polish import polish as polish_prompts
     from visionprefer_pipelines.progress import Progress
     from visionprefer_pipelines.show import show_polished
 
-    console = _console()
-    signal.signal(signal.SIGTERM, _interrupt)
+    console = console_of()
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         with Progress(console) as progress:
             counts = polish_prompts(load_polish_recipe(Path(recipe), set_), out, progress, retry_failed, address)
@@ -110,78 +97,33 @@ def polish(
     show_polished(out, counts, console)
 
 
-@rewards.command("train")
-def reward_train(
-    recipe: RecipeArgument,
-    data: Annotated[str, typer.Option(help="Folder of a finished run, whose training table is learnt from.")],
-    out: Annotated[Path, typer.Option(help="Folder for the model. Run again to go on.")],
-    set_: Set = None,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster; default: one of its own on this machine.")] = None,
+@app.command("import")
+def import_(
+    layout: Annotated[
+        Literal["imagerewarddb", "hpdv2", "pickapic"], typer.Argument(help="In which the dataset was published.")
+    ],
+    source: Annotated[str, typer.Argument(help="Folder of its repository, or hf://datasets/OWNER/NAME.")],
+    out: Annotated[str, typer.Option(help="Folder to write, as of a finished run. Run again to go on.")],
+    split: Annotated[
+        list[str] | None, typer.Option(help="Published split to take; may be repeated. Default: all.")
+    ] = None,
 ) -> None:
-    """Train VP-Score on the preferences of a run."""
+    """Take over other people's preferences, to train and to test reward models on."""
+    from visionprefer.importing import import_dataset
+    from visionprefer.store import Store
     from visionprefer_pipelines.progress import Progress
-    from visionprefer_pipelines.reward import train_reward
-    from visionprefer_pipelines.show import show_reward
+    from visionprefer_pipelines.run import alone, teaching
+    from visionprefer_pipelines.show import show_imported
 
-    started = time.monotonic()
-    settings = load_reward_recipe(_path_of(recipe), set_)
-    console = _console()
-    signal.signal(signal.SIGTERM, _interrupt)
-    console.print(Text.assemble((settings.name, "bold"), f" → {out}"))
+    console, store = console_of(), Store(out)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
-        with Progress(console) as progress:
-            train_reward(settings, data, out, progress, address)
+        with Progress(console) as progress, teaching(store), alone(store):
+            found = import_dataset(layout, source, out, split, progress.say)
     except KeyboardInterrupt:
-        console.print(f"\nStopped. What was learnt is kept in {out}. Give the same command to go on")
+        console.print(f"\nStopped. What was taken over is kept in {out}. Give the same command to go on")
         raise typer.Exit(130) from None
-    show_reward(out, data, time.monotonic() - started, console)
-
-
-@rewards.command("test")
-def reward_test(
-    model: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a trained VP-Score.")],
-    data: Annotated[str, typer.Option(help="Folder of a finished run, whose images are scored.")],
-    against: Annotated[
-        str, typer.Option(help="What is known: judge, oracle, or a Parquet file like preferences.parquet.")
-    ] = "judge",
-    split: Annotated[Literal["held_out", "train", "all"], typer.Option(help="Of which prompts.")] = "held_out",
-) -> None:
-    """Set a reward model's order of images against preferences that are known."""
-    from visionprefer_pipelines.show import show_reward_test
-
-    show_reward_test(model, data, against, split, _console())
-
-
-@rewards.command("ablate")
-def reward_ablate(
-    recipe: RecipeArgument,
-    data: Annotated[str, typer.Option(help="Folder of a finished run, to train on.")],
-    test: Annotated[str, typer.Option(help="Folder of a finished run, on all of whose images the models are tested.")],
-    out: Annotated[Path, typer.Option(help="Folder for models, table and plot. Run again to go on.")],
-    against: Annotated[
-        str, typer.Option(help="What is known: judge, oracle, or a Parquet file like preferences.parquet.")
-    ] = "judge",
-    address: Annotated[str | None, typer.Option(help="A Ray cluster; default: one of its own on this machine.")] = None,
-) -> None:
-    """Train variants of a reward model, and set them beside each other."""
-    from visionprefer_pipelines.ablation import ablate
-    from visionprefer_pipelines.progress import Progress
-    from visionprefer_pipelines.show import show_ablation
-
-    settings = load_ablation_recipe(_path_of(recipe))
-    base = _path_of(settings.base)
-    variants = {
-        name: load_reward_recipe(base, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
-        for name, changes in settings.variants.items()
-    }
-    console = _console()
-    try:
-        with Progress(console) as progress:
-            figures = ablate(settings, variants, data, test, against, out, progress, address)
-    except KeyboardInterrupt:
-        console.print(f"\nStopped. What was trained is kept in {out}. Give the same command to go on")
-        raise typer.Exit(130) from None
-    show_ablation(out, figures, console)
+    show_imported(out, found, console)
 
 
 @app.command()
@@ -193,7 +135,7 @@ def score(
     """Score images for a prompt with VP-Score, the best first."""
     from visionprefer_pipelines.show import show_scores
 
-    show_scores(model, prompt, images, _console())
+    show_scores(model, prompt, images, console_of())
 
 
 @app.command()
@@ -207,7 +149,7 @@ def serve(
         Path | None, typer.Option(help="File of bearer tokens, one a line; else VISIONPREFER_TOKENS may hold them.")
     ] = None,
     num_gpus: Annotated[float, typer.Option(min=0, help="Of each model; 0.5 shares one.")] = 0,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster; default: one of its own on this machine.")] = None,
+    address: Address = None,
 ) -> None:
     """Answer over HTTP how well images fit their prompts, until stopped."""
     from visionprefer.recipe import Workers
@@ -215,8 +157,8 @@ def serve(
     from visionprefer_pipelines.show import show_endpoint
     from visionprefer_serve.settings import EndpointSettings, ServedModel
 
-    console = _console()
-    signal.signal(signal.SIGTERM, _interrupt)
+    console = console_of()
+    signal.signal(signal.SIGTERM, interrupt)
     named = {}
     for text in models:
         name, _, path = text.rpartition("=")
@@ -241,7 +183,7 @@ def estimate(
     """Say what a run will take: do a few of its rows on this machine, paid requests too, and reckon from them."""
     from visionprefer_pipelines.show import show_estimate
 
-    show_estimate(_load(recipe, set_), rows, out, _console())
+    show_estimate(_load(recipe, set_), rows, out, console_of())
 
 
 @app.command()
@@ -249,7 +191,7 @@ def show(run_dir: RunArgument) -> None:
     """Show what a run has, as tables."""
     from visionprefer_pipelines.show import show as show_run
 
-    show_run(run_dir, _console())
+    show_run(run_dir, console_of())
 
 
 @app.command()
@@ -265,7 +207,7 @@ def export(
 
     target = out or f"{run_dir.rstrip('/')}/export/{to}"
     files = export_run(RunFolder(Store(run_dir)), to, target)
-    _console().print(f"{len(files)} files in {target}; {target}/README.md says how to load them")
+    console_of().print(f"{len(files)} files in {target}; {target}/README.md says how to load them")
 
 
 @app.command()
@@ -276,7 +218,7 @@ def report(run_dir: RunArgument) -> None:
     from visionprefer.store import Store
 
     write_report(RunFolder(Store(run_dir)))
-    _console().print(f"{run_dir.rstrip('/')}/report.html")
+    console_of().print(f"{run_dir.rstrip('/')}/report.html")
 
 
 @judges.command("audit")
@@ -290,7 +232,7 @@ def judge_audit(
     """Compare a run's judge with preferences that are known; writes DIR/audit.html and DIR/audit.json."""
     from visionprefer_pipelines.show import show_audit
 
-    show_audit(run_dir, against, _console())
+    show_audit(run_dir, against, console_of())
 
 
 @judges.command("compare")
@@ -298,7 +240,7 @@ def judge_compare(run_dir: RunArgument) -> None:
     """Say how far the judges agree that have judged into a folder, one run of each."""
     from visionprefer_pipelines.show import show_agreement
 
-    show_agreement(run_dir, _console())
+    show_agreement(run_dir, console_of())
 
 
 @recipes.command("show")
@@ -316,7 +258,7 @@ def recipe_check(recipe: RecipeArgument, set_: Set = None) -> None:
     """Check a recipe, and that its prompts and models are there."""
     from visionprefer_pipelines.preparation import check
 
-    console = _console()
+    console = console_of()
     for sentence in check(_load(recipe, set_)):
         console.print(sentence)
     console.print(f"{recipe}: this recipe can be run")
@@ -329,31 +271,7 @@ def recipe_schema_command() -> None:
 
 
 def _load(name_or_path: str, overrides: list[str] | None) -> Recipe:
-    return load_recipe(_path_of(name_or_path), overrides)
-
-
-def _path_of(name_or_path: str) -> Path:
-    """Where a recipe lies. Raises InputError if there is none."""
-    path = Path(name_or_path)
-    shipped = {file.stem: file for file in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
-    if path.is_file():
-        return path
-    if name_or_path not in shipped:
-        raise InputError(
-            f"no recipe at {name_or_path!r}. Write the path of a YAML file, or a name that comes with the package: "
-            + ", ".join(shipped)
-        )
-    return shipped[name_or_path]
-
-
-def _console(stderr: bool = False) -> Console:
-    """Prints paths and commands as they are: nothing in them is markup, and no line is broken."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-
-def _interrupt(*_: object) -> None:
-    """A job that is told to stop ends as Ctrl-C does: cleanly, and saying how to go on."""
-    raise KeyboardInterrupt
+    return load_recipe(path_of(name_or_path), overrides)
 
 
 def main(command: Callable[[], None] = app) -> None:
@@ -361,7 +279,7 @@ def main(command: Callable[[], None] = app) -> None:
     try:
         command()
     except InputError as error:
-        _console(stderr=True).print(Text.assemble(("Error", "bold red"), f" {error}"))
+        console_of(stderr=True).print(Text.assemble(("Error", "bold red"), f" {error}"))
         sys.exit(2)
 
 

@@ -3,8 +3,9 @@
 import json
 import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import ray
@@ -115,15 +116,23 @@ def _trainer(task: Task, out: Path) -> TorchTrainer:
 
 def _followed(trainer: TorchTrainer, log: Any, progress: Progress) -> Any:
     """Train, and pass on what the workers say meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        training = pool.submit(trainer.fit)
-        while not training.done():
-            time.sleep(0.5)
-            for _, sentence in ray.get(log.take.remote()):
-                progress.say(sentence)
+    training: Future[Any] = Future()
+    # No executor's thread: Python would wait for it, and a person who stops a training would wait for its end.
+    Thread(target=_settle, args=(training, trainer), daemon=True).start()
+    while not training.done():
+        time.sleep(0.5)
         for _, sentence in ray.get(log.take.remote()):
             progress.say(sentence)
-        return training.result()
+    for _, sentence in ray.get(log.take.remote()):
+        progress.say(sentence)
+    return training.result()
+
+
+def _settle(training: "Future[Any]", trainer: TorchTrainer) -> None:
+    try:
+        training.set_result(trainer.fit())
+    except BaseException as error:  # noqa: BLE001  raised again by whoever asks for the result
+        training.set_exception(error)
 
 
 def _keep(out: Path, result: Any, trained_on: dict[str, Any]) -> None:

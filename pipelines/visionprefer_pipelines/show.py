@@ -13,6 +13,7 @@ from visionprefer.audit import known_of_oracle, known_preferences_of, read_known
 from visionprefer.audit import tables as audit_tables
 from visionprefer.blocksworld.boundary import warning
 from visionprefer.errors import InputError
+from visionprefer.importing import Imported
 from visionprefer.judging.between_judges import alphas, pair_agreements
 from visionprefer.judging.scores import judgements
 from visionprefer.recipe import Recipe
@@ -127,6 +128,20 @@ def show_reward(out: Path, data: str, seconds: float, console: Console) -> None:
     console.print(f"Next\n  visionprefer reward test {folder} --data {shlex.quote(data)}")
     console.print(f"  visionprefer score --model {folder} --prompt '…' IMAGE…")
     console.print(f"  visionprefer serve --model {folder}")
+
+
+def show_imported(out: str, found: Imported, console: Console) -> None:
+    """Print what an import holds, and what can be done with it."""
+    console.print(
+        f"rows        {found.kept + found.rejected:,} read = {found.kept:,} kept + {found.rejected:,} rejected"
+    )
+    console.print(f"kept        {found.images:,} images of {found.prompts:,} prompts")
+    console.print(f"preferences {found.pairs:,} pairs: {found.pairs - found.ties:,} choices, {found.ties:,} ties")
+    if found.rejected:
+        console.print(f"Why rows were rejected: {out}/rejected_rows.parquet")
+    quoted = shlex.quote(out)
+    console.print(f"Next\n  visionprefer reward train RECIPE --data {quoted} --set scores=[overall]")
+    console.print(f"  visionprefer reward test MODEL --data {quoted} --against judge")
 
 
 def show_ablation(out: Path, figures: AblationFigures, console: Console) -> None:

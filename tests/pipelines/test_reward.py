@@ -4,6 +4,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -109,6 +111,27 @@ def test_a_worker_that_is_killed_is_replaced_and_what_is_learnt_is_the_same(
     ]
     models = [VPScore.from_pretrained(tmp_path / name).state_dict() for name in ("undisturbed", "killed")]
     assert all((models[0][name] - models[1][name]).abs().max() < 1e-3 for name in models[0])
+
+
+def test_a_training_that_is_stopped_ends_at_once_and_goes_on_by_the_same_command(
+    tiny_blip: Path, run: RunFolder, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "recipe.yaml", tmp_path / "out"
+    file.write_text(recipe(tiny_blip, epochs=200).model_dump_json())
+    command = [sys.executable, "-m", "visionprefer_pipelines.cli", "reward", "train", str(file)]
+    command += ["--data", run.store.root, "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not (out / "checkpoints" / "vpscore" / "checkpoint_manager_snapshot.json").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Stopped" in told
+    assert not (out / "vpscore.json").exists()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "going on at step" in done.stdout
 
 
 def test_what_cannot_be_trained_is_told(tiny_blip: Path, run: RunFolder, tmp_path: Path) -> None:

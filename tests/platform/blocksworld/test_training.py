@@ -124,7 +124,7 @@ def test_a_layout_says_how_much_of_each_cell_an_object_covers():
 
 
 def test_blips_eyes_see_what_the_judges_do_after_a_short_training(tmp_path, monkeypatch):
-    """The copy differs by CLIP's first norm at first, and by less and less; its layers are the judge's, not new ones."""
+    """At first the copy lacks CLIP's first norm, and then less and less; its layers are the judge's, not new ones."""
     monkeypatch.setattr(eyes, "STEPS", 40)
     monkeypatch.setattr(eyes, "BATCH", 8)
     tower = eyes.of_the_judge(BUILTIN_MODELS / "blocks-llava")

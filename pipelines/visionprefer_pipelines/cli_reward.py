@@ -1,0 +1,85 @@
+"""`visionprefer reward`: reward models trained, tested, and set beside each other."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.text import Text
+
+from visionprefer.recipe_file import load_ablation_recipe, load_reward_recipe
+from visionprefer_pipelines.terminal import Address, Against, RecipeArgument, Set, console_of, interrupt, path_of
+
+rewards = typer.Typer(no_args_is_help=True, help="Train reward models, and learn how far they can be trusted.")
+
+
+@rewards.command("train")
+def reward_train(
+    recipe: RecipeArgument,
+    data: Annotated[str, typer.Option(help="Folder of a finished run, whose training table is learnt from.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model. Run again to go on.")],
+    set_: Set = None,
+    address: Address = None,
+) -> None:
+    """Train VP-Score on the preferences of a run."""
+    from visionprefer_pipelines.progress import Progress
+    from visionprefer_pipelines.reward import train_reward
+    from visionprefer_pipelines.show import show_reward
+
+    started = time.monotonic()
+    settings = load_reward_recipe(path_of(recipe), set_)
+    console = console_of()
+    signal.signal(signal.SIGTERM, interrupt)
+    console.print(Text.assemble((settings.name, "bold"), f" → {out}"))
+    try:
+        with Progress(console) as progress:
+            train_reward(settings, data, out, progress, address)
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. What was learnt is kept in {out}. Give the same command to go on")
+        raise typer.Exit(130) from None
+    show_reward(out, data, time.monotonic() - started, console)
+
+
+@rewards.command("test")
+def reward_test(
+    model: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a trained VP-Score.")],
+    data: Annotated[str, typer.Option(help="Folder of a finished run, whose images are scored.")],
+    against: Against = "judge",
+    split: Annotated[Literal["held_out", "train", "all"], typer.Option(help="Of which prompts.")] = "held_out",
+) -> None:
+    """Set a reward model's order of images against preferences that are known."""
+    from visionprefer_pipelines.show import show_reward_test
+
+    show_reward_test(model, data, against, split, console_of())
+
+
+@rewards.command("ablate")
+def reward_ablate(
+    recipe: RecipeArgument,
+    data: Annotated[str, typer.Option(help="Folder of a finished run, to train on.")],
+    test: Annotated[str, typer.Option(help="Folder of a finished run, on all of whose images the models are tested.")],
+    out: Annotated[Path, typer.Option(help="Folder for models, table and plot. Run again to go on.")],
+    against: Against = "judge",
+    address: Address = None,
+) -> None:
+    """Train variants of a reward model, and set them beside each other."""
+    from visionprefer_pipelines.ablation import ablate
+    from visionprefer_pipelines.progress import Progress
+    from visionprefer_pipelines.show import show_ablation
+
+    settings = load_ablation_recipe(path_of(recipe))
+    base = path_of(settings.base)
+    variants = {
+        name: load_reward_recipe(base, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
+        for name, changes in settings.variants.items()
+    }
+    console = console_of()
+    try:
+        with Progress(console) as progress:
+            figures = ablate(settings, variants, data, test, against, out, progress, address)
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. What was trained is kept in {out}. Give the same command to go on")
+        raise typer.Exit(130) from None
+    show_ablation(out, figures, console)

@@ -1,0 +1,41 @@
+"""What commands share: their common arguments, where a recipe lies, how they print, and how they are stopped."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from visionprefer.errors import InputError
+
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A YAML file, or the name of a recipe that comes with the package.")
+]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change a field: key.subkey=value. May be repeated.")]
+RunArgument = Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run: what was given to run --out.")]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster; default: one of its own on this machine.")]
+Against = Annotated[str, typer.Option(help="What is known: judge, oracle, or a Parquet file like preferences.parquet.")]
+
+
+def path_of(name_or_path: str) -> Path:
+    """Where a recipe lies. Raises InputError if there is none."""
+    path = Path(name_or_path)
+    shipped = {file.stem: file for file in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
+    if path.is_file():
+        return path
+    if name_or_path not in shipped:
+        raise InputError(
+            f"no recipe at {name_or_path!r}. Write the path of a YAML file, or a name that comes with the package: "
+            + ", ".join(shipped)
+        )
+    return shipped[name_or_path]
+
+
+def console_of(stderr: bool = False) -> Console:
+    """Prints paths and commands as they are: nothing in them is markup, and no line is broken."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def interrupt(*_: object) -> None:
+    """A job that is told to stop ends as Ctrl-C does: cleanly, and saying how to go on."""
+    raise KeyboardInterrupt

@@ -133,7 +133,7 @@ def score(
     prompt: Annotated[str, typer.Option(help="What the images are to show.")],
 ) -> None:
     """Score images for a prompt with VP-Score, the best first."""
-    from visionprefer_pipelines.show import show_scores
+    from visionprefer_pipelines.show_reward import show_scores
 
     show_scores(model, prompt, images, console_of())
 

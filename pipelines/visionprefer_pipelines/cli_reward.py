@@ -26,7 +26,7 @@ def reward_train(
     """Train VP-Score on the preferences of a run."""
     from visionprefer_pipelines.progress import Progress
     from visionprefer_pipelines.reward import train_reward
-    from visionprefer_pipelines.show import show_reward
+    from visionprefer_pipelines.show_reward import show_reward
 
     started = time.monotonic()
     settings = load_reward_recipe(path_of(recipe), set_)
@@ -50,7 +50,7 @@ def reward_test(
     split: Annotated[Literal["held_out", "train", "all"], typer.Option(help="Of which prompts.")] = "held_out",
 ) -> None:
     """Set a reward model's order of images against preferences that are known."""
-    from visionprefer_pipelines.show import show_reward_test
+    from visionprefer_pipelines.show_reward import show_reward_test
 
     show_reward_test(model, data, against, split, console_of())
 
@@ -67,7 +67,7 @@ def reward_ablate(
     """Train variants of a reward model, and set them beside each other."""
     from visionprefer_pipelines.ablation import ablate
     from visionprefer_pipelines.progress import Progress
-    from visionprefer_pipelines.show import show_ablation
+    from visionprefer_pipelines.show_reward import show_ablation
 
     settings = load_ablation_recipe(path_of(recipe))
     base = path_of(settings.base)
@@ -83,3 +83,25 @@ def reward_ablate(
         console.print(f"\nStopped. What was trained is kept in {out}. Give the same command to go on")
         raise typer.Exit(130) from None
     show_ablation(out, figures, console)
+
+
+@rewards.command("compare")
+def reward_compare(
+    data: Annotated[str, typer.Option(help="Folder of a finished run, whose images are scored.")],
+    scorers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scorer",
+            metavar="[LABEL:]NAME=LOCATION[,BESIDE]",
+            help="clip, laion_aesthetic, imagereward, pickscore, hpsv2 or vqa, and where its checkpoint lies. May be "
+            "repeated; those that were given before are shown without.",
+        ),
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of a trained VP-Score, to stand beside them.")] = None,
+    against: Against = "judge",
+    split: Annotated[Literal["held_out", "train", "all"], typer.Option(help="Of which prompts.")] = "held_out",
+) -> None:
+    """Set published scores, and VP-Score beside them, against preferences that are known."""
+    from visionprefer_pipelines.show_reward import show_comparison
+
+    show_comparison(data, scorers or [], model, against, split, console_of())

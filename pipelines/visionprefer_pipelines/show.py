@@ -1,15 +1,13 @@
 """A run in the terminal: its tables, and what to do next."""
 
-import json
 import shlex
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from visionprefer.audit import known_of_oracle, known_preferences_of, read_known, write_audit
+from visionprefer.audit import known_of_oracle, read_known, write_audit
 from visionprefer.audit import tables as audit_tables
 from visionprefer.blocksworld.boundary import warning
 from visionprefer.errors import InputError
@@ -17,9 +15,6 @@ from visionprefer.importing import Imported
 from visionprefer.judging.between_judges import alphas, pair_agreements
 from visionprefer.judging.scores import judgements
 from visionprefer.recipe import Recipe
-from visionprefer.reward.ablation import AblationFigures
-from visionprefer.reward.ablation import table as ablation_table
-from visionprefer.reward.card import best_epoch
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL
 from visionprefer.statistics import spent, statistics, tables
@@ -41,7 +36,7 @@ def show(run_dir: str, console: Console) -> None:
     if not folder.is_finished:
         console.print(f"Not finished. To go on: visionprefer run RECIPE --out {shlex.quote(run_dir)}")
         return
-    _print(tables(statistics(folder)), console)
+    print_tables(tables(statistics(folder)), console)
     _compare(folder, console)
 
 
@@ -53,7 +48,7 @@ def show_estimate(recipe: Recipe, rows: int, out: str | None, console: Console) 
     for name, stage in (("images", found.images), ("replies", found.replies)):
         lost = f", {stage.failed} of them failed" if stage.failed else ""
         console.print(f"{name:<11} {stage.rows:,}, from {stage.sampled}{lost}")
-    _print([TextTable("What the run will take", ["", "expected", "95 % interval"], _expected(found))], console)
+    print_tables([TextTable("What the run will take", ["", "expected", "95 % interval"], _expected(found))], console)
     console.print("The stages run side by side: the longer one tells how long. Starting the actors comes on top.")
     if out:
         Store(out).write(FILE, found.model_dump_json(indent=1).encode())
@@ -98,7 +93,7 @@ def _compare(folder: RunFolder, console: Console) -> None:
         ]
         for name, of, form, truth in _quantities(found)
     ]
-    _print([TextTable("Estimate and truth", ["", "expected", "95 % interval", "in truth"], rows)], console)
+    print_tables([TextTable("Estimate and truth", ["", "expected", "95 % interval", "in truth"], rows)], console)
 
 
 def show_polished(out: str, counts: Counts, console: Console) -> None:
@@ -116,20 +111,6 @@ def show_polished(out: str, counts: Counts, console: Console) -> None:
     console.print(f"Next\n  write into a recipe: prompts: {{path: {store.root}/prompts.parquet}}")
 
 
-def show_reward(out: Path, data: str, seconds: float, console: Console) -> None:
-    """Print how a reward model learnt, where it is, and what to do with it."""
-    record = json.loads((out / "training.json").read_text(encoding="utf-8"))
-    best = best_epoch(record)
-    rows = [[name, f"{best['loss'][name]:.3f}", f"{share:.1%}"] for name, share in best["right"].items()]
-    title = f"Validation, epoch {best['epoch']} of {len(record['history'])}, which was kept"
-    _print([TextTable(title, ["score", "loss", "right"], rows)], console)
-    console.print(f"{seconds:.0f} s. The model is in {out}, with its card")
-    folder = shlex.quote(str(out))
-    console.print(f"Next\n  visionprefer reward test {folder} --data {shlex.quote(data)}")
-    console.print(f"  visionprefer score --model {folder} --prompt '…' IMAGE…")
-    console.print(f"  visionprefer serve --model {folder}")
-
-
 def show_imported(out: str, found: Imported, console: Console) -> None:
     """Print what an import holds, and what can be done with it."""
     console.print(
@@ -144,12 +125,6 @@ def show_imported(out: str, found: Imported, console: Console) -> None:
     console.print(f"  visionprefer reward test MODEL --data {quoted} --against judge")
 
 
-def show_ablation(out: Path, figures: AblationFigures, console: Console) -> None:
-    """Print what variants of a reward model are worth, and where it is written."""
-    _print([ablation_table(figures)], console)
-    console.print(f"Mean and standard deviation over the seeds: {out}/ablation.json, {out}/ablation.png")
-
-
 def show_endpoint(url: str, settings: "EndpointSettings", console: Console) -> None:
     """Print where an endpoint listens, and how to ask it."""
     console.print(f"Ready at {url} (Ctrl-C stops it)")
@@ -158,42 +133,6 @@ def show_endpoint(url: str, settings: "EndpointSettings", console: Console) -> N
     console.print(f"  measures     {url}/metrics")
     console.print("Ask it from Python\n  from visionprefer_serve.client import RewardClient")
     console.print(f'  RewardClient("{url}").score(["a prompt"], [open("image.png", "rb").read()])')
-
-
-def show_reward_test(model_dir: Path, data: str, against: str, split: str, console: Console) -> None:
-    """Print how far a reward model agrees with what is known. Raises InputError if that cannot be told."""
-    from visionprefer.reward.testing import score_run, test
-    from visionprefer.reward.testing import tables as reward_tables
-    from visionprefer.reward.vpscore import VPScore
-
-    model, run = VPScore.from_pretrained(model_dir), RunFolder(Store(data))
-    known = known_preferences_of(run, against)
-    with console.status("scoring images"):
-        found = score_run(model, run, None if split == "all" else split)
-    figures = test(model, found, known, str(model_dir), against)
-    console.print(f"{model_dir} against {against}: {figures.images:,} images of {data}, split {split}")
-    _print(reward_tables(figures), console)
-
-
-def show_scores(model_dir: Path, prompt: str, files: list[Path], console: Console) -> None:
-    """Print the scores of images for a prompt, the best first. Raises InputError if one cannot be read."""
-    from PIL import Image
-
-    from visionprefer.imagebytes import check_image
-    from visionprefer.reward.vpscore import VPScore
-
-    model = VPScore.from_pretrained(model_dir)
-    for file in files:
-        try:
-            check_image(file.read_bytes())
-        except (InputError, OSError) as error:
-            raise InputError(f"{file}: {error}") from error
-    scored = model.score([prompt] * len(files), [Image.open(file) for file in files])
-    rows = [
-        [str(file), f"{one.score:+.2f} ± {one.uncertainty:.2f}", *(f"{value:+.2f}" for value in one.aspects.values())]
-        for file, one in sorted(zip(files, scored, strict=True), key=lambda pair: -pair[1].score)
-    ]
-    _print([TextTable(prompt, ["image", *model.config.scores], rows)], console)
 
 
 def show_audit(run_dir: str, against: str | None, console: Console) -> None:
@@ -205,7 +144,7 @@ def show_audit(run_dir: str, against: str | None, console: Console) -> None:
         f"{figures.known:,} pairs known = {figures.compared:,} compared + {figures.known_ties:,} ties + "
         f"{figures.without_score:,} without a score"
     )
-    _print(audit_tables(figures), console)
+    print_tables(audit_tables(figures), console)
     if figures.cost_per_1000_images is not None:
         console.print(f"1,000 images cost {figures.cost_per_1000_images:,.2f}")
     console.print(f"The worst disagreements, as pictures: {folder.store.root}/audit.html")
@@ -240,7 +179,7 @@ def show_agreement(run_dir: str, console: Console) -> None:
         TextTable("Each two judges", columns, pairs),
         TextTable(f"All {len(number)} judges", ["aspect", "images", "Krippendorff's α"], together),
     ]
-    _print(found, console)
+    print_tables(found, console)
     console.print("1 is agreement, 0 what chance gives. To let all vote: --set preferences.judges=vote")
 
 
@@ -248,7 +187,8 @@ def _coefficient(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.2f}"
 
 
-def _print(printed: list[TextTable], console: Console) -> None:
+def print_tables(printed: list[TextTable], console: Console) -> None:
+    """Print tables, their first columns to the left and their figures to the right."""
     for table in printed:
         shown = Table(title=table.title, title_justify="left", title_style="bold")
         for i, column in enumerate(table.columns):

@@ -86,6 +86,9 @@ class Fit:
             raise FloatingPointError(
                 f"step {number}: the loss is {means}: write a smaller learning_rate, or dtype: float32"
             )
+        if self.recipe.max_grad_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.learnt, self.recipe.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()

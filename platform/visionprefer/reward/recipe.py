@@ -36,6 +36,9 @@ class RewardRecipe(Settings):
     )
     accumulation: int = Field(1, ge=1, description="Forward passes that a worker makes of its part of a step.")
     learning_rate: float = Field(1e-5, gt=0, description="Of Adam, at its peak; it falls to 0 as a cosine.")
+    max_grad_norm: float | None = Field(
+        None, gt=0, description="Gradients longer than this, all weights together, are cut to it; None: none is."
+    )
     warm_up: Fraction = Field(0.0, description="Share of the steps in which the learning rate rises from 0.")
     frozen: Fraction = Field(0.7, description="Share of each encoder's layers that stay as they are, from the bottom.")
     dropout: bool = Field(True, description="Whether layers drop activations while training.")

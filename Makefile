@@ -6,8 +6,10 @@ BIN := .venv/bin
 help: ## Print these lines.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-quickstart: .venv/installed ## Prompts to a preference dataset in minutes, on the CPU, in runs/quickstart.
+quickstart: .venv/installed ## Prompts to a preference dataset to a reward model in minutes, on the CPU, in runs/.
 	$(BIN)/visionprefer run quickstart --out runs/quickstart
+	$(BIN)/visionprefer reward train blocks-vpscore --data runs/quickstart --out runs/vpscore
+	$(BIN)/visionprefer reward test runs/vpscore --data runs/quickstart --against oracle
 
 test: .venv/installed-dev ## Run all tests, the slow ones too.
 	$(BIN)/python -m pytest

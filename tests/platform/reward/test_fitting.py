@@ -55,6 +55,23 @@ def test_a_step_in_parts_is_the_step_at_once(model: VPScore) -> None:
     assert torch.allclose(at_once, in_parts, atol=1e-6)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_gradient_that_is_too_long_is_cut_as_a_whole(model: VPScore, parts: int) -> None:
+    """Plain descent with a rate of 1 moves the weights by the gradient; the same direction is kept."""
+    moves = {}
+    batches = [prompt(seed, model) for seed in range(2)]
+    for most in (None, 1e-3, 1e3):
+        fit = Fit(copy.deepcopy(model), RECIPE.model_copy(update={"max_grad_norm": most}), 10)
+        fit.optimizer = torch.optim.SGD(fit.learnt, lr=1.0)  # type: ignore[assignment]
+        before = weights(fit.model)
+        fit.step(batches if parts == 2 else [joined(*batches)], 0)
+        moves[most] = weights(fit.model) - before
+    assert moves[None].norm() > 2e-3
+    assert moves[1e-3].norm() == pytest.approx(1e-3, rel=1e-2)
+    assert torch.cosine_similarity(moves[None], moves[1e-3], dim=0) > 0.99
+    assert torch.equal(moves[None], moves[1e3])
+
+
 def test_it_learns_and_aspects_may_contradict_the_overall_score(model: VPScore) -> None:
     fit = Fit(model, RECIPE.model_copy(update={"learning_rate": 3e-3}), 60)
     batches = [prompt(seed, model) for seed in range(4)]

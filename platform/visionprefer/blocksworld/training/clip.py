@@ -11,7 +11,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from visionprefer.blocksworld.training import data, eyes, loop, tokens
 from visionprefer.blocksworld.wording import word
 
-STEPS = 2_500
+STEPS = 1_500
 BATCH = 48
 SCENES = 40_000
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from visionprefer.audit import known_preferences_of
 from visionprefer.judging import trust
 from visionprefer.judging.scores import scores
+from visionprefer.judging.trust import AspectAgreement
 from visionprefer.reward import testing
 from visionprefer.reward.ablation import AblationFigures, AblationRecipe, Trained, plot
 from visionprefer.reward.batches import serves
@@ -54,16 +55,21 @@ def ablate(
             train_reward(seeded, data, folder, progress, address)
             model = VPScore.from_pretrained(folder)
             found = testing.test(model, testing.score_run(model, run, None), known, str(folder), against)
-            right = {aspect: agreement.agreement for aspect, agreement in found.aspects.items()}
-            models.append(Trained(variant=variant, seed=seed, prompts=_prompts(data, seeded), right=right))
+            prompts, right = _prompts(data, seeded), _shares(found.aspects)
+            models.append(Trained(variant=variant, seed=seed, prompts=prompts, right=right))
     figures = AblationFigures(
         against=f"{against} on {Path(test).name}",
-        judge={aspect: agreement.agreement for aspect, agreement in judge.items()} if against != "judge" else {},
+        judge=_shares(judge) if against != "judge" else {},
         models=models,
     )
     (out / FIGURES).write_text(figures.model_dump_json(indent=1) + "\n", encoding="utf-8")
     (out / PLOT).write_bytes(plot(figures))
     return figures
+
+
+def _shares(aspects: dict[str, AspectAgreement]) -> dict[str, float]:
+    """Of the aspects in which something is known."""
+    return {aspect: of.agreement for aspect, of in aspects.items() if of.agreement is not None}
 
 
 def _prompts(data: str, recipe: RewardRecipe) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from pydantic import ValidationError
 from rich.text import Text
 
 from visionprefer.errors import InputError
@@ -159,11 +160,17 @@ def serve(
 
     console = console_of()
     signal.signal(signal.SIGTERM, interrupt)
-    named = {}
+    named: dict[str, ServedModel] = {}
     for text in models:
-        name, _, path = text.rpartition("=")
-        named[name or Path(path).resolve().name] = ServedModel(path=path, workers=Workers(num_gpus=num_gpus))
-    settings = EndpointSettings(models=named, tokens=str(tokens) if tokens else None)
+        name, path = ("", text) if Path(text).is_dir() or "=" not in text else text.split("=", 1)
+        name = name or Path(path).resolve().name
+        if name in named:
+            raise InputError(f"--model {text}: two models are called {name}. Write --model NAME={path}")
+        named[name] = ServedModel(path=path, workers=Workers(num_gpus=num_gpus))
+    try:
+        settings = EndpointSettings(models=named, tokens=str(tokens) if tokens else None)
+    except ValidationError as error:
+        raise InputError(f"--model: {error.errors()[0]['msg']}") from error
     console.print(f"Starting {', '.join(named)} …")
     try:
         serve_models(settings, host, port, address, lambda url: show_endpoint(url, settings, console))

@@ -70,6 +70,7 @@ def reward_ablate(
     from visionprefer_pipelines.show_reward import show_ablation
 
     settings = load_ablation_recipe(path_of(recipe))
+    signal.signal(signal.SIGTERM, interrupt)
     base = path_of(settings.base)
     variants = {
         name: load_reward_recipe(base, [f"{key}={json.dumps(value)}" for key, value in changes.items()])

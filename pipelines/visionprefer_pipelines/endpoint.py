@@ -1,5 +1,6 @@
 """`visionprefer serve`: the endpoint on a Ray cluster, in the foreground, until it is told to stop."""
 
+import contextlib
 import logging
 import os
 import socket
@@ -18,7 +19,7 @@ from visionprefer_serve.app import build
 from visionprefer_serve.settings import EndpointSettings
 
 APPLICATION = "visionprefer"
-_LOOK_S = 2.0
+_LOOK_S = 1.0
 
 
 def serve_models(
@@ -45,14 +46,20 @@ def serve_models(
     stages = {f"models.{name}": model.workers for name, model in settings.models.items()}
     with connected(address, {**stages, "endpoint": Workers()}):
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        if serve.status().proxies:
+            raise InputError(f"--address {address}: Ray Serve runs there already. Write: serve deploy config.yaml")
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+        endpoint = None
         try:
             endpoint = serve.run(build(settings), name=APPLICATION, route_prefix="/")
             ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-            while True:
+            while APPLICATION in serve.status().applications:
                 time.sleep(_LOOK_S)
+            raise InputError("the application was deleted from outside")
         except KeyboardInterrupt:
-            endpoint.drain.remote().result(timeout_s=settings.timeout_s)
+            if endpoint:
+                with contextlib.suppress(TimeoutError):  # what takes longer is cut off
+                    endpoint.drain.remote().result(timeout_s=settings.timeout_s + 5)
             raise
         except RuntimeError as error:
             raise InputError(f"the endpoint did not start: {error}") from error
@@ -62,7 +69,8 @@ def serve_models(
 
 def _check_port(host: str, port: int) -> None:
     try:
-        with socket.create_server((host, port)):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, port), family=family):
             pass
     except OSError as error:
         raise InputError(f"--host {host} --port {port} cannot be listened on: {error.strerror}") from None

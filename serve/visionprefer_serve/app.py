@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import math
 import time
 from pathlib import Path
 from typing import Any, Never
@@ -24,7 +25,8 @@ from visionprefer_serve.wire import Answer, Item
 
 LOST = 503
 _TRIES = 3  # of a batch whose replica dies
-_ANSWERING_S = 5.0
+_ANSWERING_S = 30.0
+_CHECKED_S = 5.0
 _ON_THEIR_WAY_S = 1.0
 
 
@@ -32,9 +34,7 @@ def build(settings: EndpointSettings) -> Application:
     """The application of these settings. Relative paths are those of the process that builds it."""
     digests = token_digests(Path(settings.tokens) if settings.tokens else None)
     scorers = {name: _scorer(name, model, settings.max_pixels) for name, model in settings.models.items()}
-    return Endpoint.bind(  # type: ignore[attr-defined]
-        settings.model_dump(mode="json"), digests, **scorers
-    )
+    return Endpoint.bind(settings.model_dump(mode="json"), digests, scorers)  # type: ignore[attr-defined]
 
 
 def _scorer(name: str, model: ServedModel, max_pixels: int) -> Application:
@@ -60,17 +60,23 @@ def _scorer(name: str, model: ServedModel, max_pixels: int) -> Application:
     return deployment.bind(name, model.model_copy(update={"path": path}).model_dump(mode="json"), max_pixels)
 
 
-@serve.deployment(max_ongoing_requests=1000, graceful_shutdown_timeout_s=60)
+@serve.deployment(
+    max_ongoing_requests=100,
+    max_queued_requests=100,
+    backpressure_config={"status_code": 429, "retry_after_s": 1},
+    graceful_shutdown_timeout_s=60,
+)
 @serve.ingress()
 class Endpoint:
     """Answers HTTP: it checks who asks and for what, and cuts requests into batches for the models' replicas."""
 
-    def __init__(self, settings: dict[str, Any], digests: list[str], **scorers: Any) -> None:
+    def __init__(self, settings: dict[str, Any], digests: list[str], scorers: dict[str, Any]) -> None:
         self.settings = EndpointSettings.model_validate(settings)
         self.digests = digests
         self._scorers = scorers
         self._stopping = False
         self._under_way = 0  # requests
+        self._checking, self._checked = asyncio.Lock(), -math.inf  # when the models were last run for /healthz
         self._items = Counter("visionprefer_items", "Items by how they ended.", ("model", "status"))  # type: ignore[arg-type]
         self._seconds = Histogram("visionprefer_request_seconds", "From body to answer.", SECONDS, ("model",))
 
@@ -93,6 +99,7 @@ class Endpoint:
         await asyncio.sleep(_ON_THEIR_WAY_S)  # for those that the proxy has and we have not
         while self._under_way:
             await asyncio.sleep(0.05)
+        await asyncio.sleep(_ON_THEIR_WAY_S)  # for answers that the proxy has not sent yet
 
     async def _score(self, named: str | None, items: list[Item]) -> list[Answer]:
         name = next(iter(self._scorers)) if named is None else named
@@ -103,7 +110,7 @@ class Endpoint:
         problems = [self._problem(item) for item in items]
         sound = [item for item, problem in zip(items, problems, strict=True) if problem is None]
         parts = [sound[start : start + size] for start in range(0, len(sound), size)]
-        found = await self._within_time(asyncio.gather(*(self._part(name, part) for part in parts)))
+        found = await self._within_time(self._parts(name, parts))
         scored = (answer for part in found for answer in part)
         answers = [next(scored) if problem is None else _refused(name, problem) for problem in problems]
         self._seconds.observe(time.perf_counter() - started, {"model": name})
@@ -114,12 +121,17 @@ class Endpoint:
 
     async def models(self) -> list[dict[str, Any]]:
         """What each model's replicas say of it."""
+        if self._stopping:
+            raise HTTPException(503, "the endpoint is stopping")
         asked = (scorer.about.remote() for scorer in self._scorers.values())
         return list(await self._answering(*asked))
 
     async def check(self) -> None:
-        """Run each model."""
-        await self._answering(*(scorer.check_health.remote() for scorer in self._scorers.values()))
+        """Run each model, once in a few seconds, however many ask: anyone may."""
+        async with self._checking:
+            if time.monotonic() - self._checked > _CHECKED_S:
+                await self._answering(*(_alive(scorer) for scorer in self._scorers.values()))
+                self._checked = time.monotonic()
 
     def _problem(self, item: Item) -> str | None:
         most = self.settings.max_prompt_length
@@ -128,6 +140,15 @@ class Endpoint:
         if len(item.prompt) > most:
             return f"the prompt has {len(item.prompt)} characters: write at most {most}"
         return None
+
+    async def _parts(self, name: str, parts: list[list[Item]]) -> list[list[Answer]]:
+        """Score batches; where one is refused, the others are not waited for."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._part(name, part)) for part in parts]
+        except ExceptionGroup as refusals:
+            raise refusals.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     async def _part(self, name: str, items: list[Item]) -> list[Answer]:
         """Score one batch; where its replica dies, another takes it up."""
@@ -145,7 +166,12 @@ class Endpoint:
             return [_refused(name, "the model's replicas died over this item: ask again later", LOST)] * len(items)
 
     async def _ask(self, name: str, items: list[Item]) -> list[Answer]:
-        return await self._scorers[name].score.remote(items)
+        response = self._scorers[name].score.remote(items)
+        try:
+            return await response
+        except asyncio.CancelledError:  # nobody waits for it any more
+            response.cancel()
+            raise
 
     async def _within_time(self, work: Any) -> Any:
         try:
@@ -161,6 +187,13 @@ class Endpoint:
                 return await asyncio.gather(*asked)
         except (TimeoutError, RayError, RayServeException) as error:
             _unwell(error)
+
+
+async def _alive(scorer: Any) -> None:
+    try:
+        await scorer.check_health.remote()
+    except BackPressureError:  # too busy to be asked is alive
+        return
 
 
 def _unwell(error: Exception) -> Never:

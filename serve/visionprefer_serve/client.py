@@ -53,7 +53,7 @@ class _Course:
         self.model, self.batch_size, self.max_bytes = model, batch_size, max_bytes
         self._retrying: dict[str, Any] = {
             "retry": tenacity.retry_if_exception_type(_AgainError),
-            "stop": tenacity.stop_after_delay(retry_for),
+            "stop": tenacity.stop_before_delay(retry_for),
             "wait": _wait,
             "reraise": True,
         }
@@ -77,10 +77,10 @@ class _Course:
             yield _Part(wire.write_arrow(wire.Request(items, self.model)), len(items))
 
     def _read(self, response: httpx.Response, count: int) -> list[Answer]:
-        told = f"{self.url} answered {response.status_code}: {response.text[:300]}"
-        if response.status_code in _PASSING:
-            raise _AgainError(told, _retry_after(response.headers.get("retry-after")))
         if not response.is_success:
+            told = f"{self.url} answered {response.status_code}: {response.text[:300]}"
+            if response.status_code in _PASSING:
+                raise _AgainError(told, _retry_after(response.headers.get("retry-after")))
             raise RewardError(told)
         try:
             answers = wire.read_answers(response.content)

@@ -25,6 +25,10 @@ async def exposition() -> str:
     nodes = await asyncio.to_thread(ray.nodes)
     async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as http:
         texts = await asyncio.gather(*(_of_node(http, node) for node in nodes if node["Alive"]))
+    return await asyncio.to_thread(_merged, texts)
+
+
+def _merged(texts: list[str]) -> str:
     families: dict[str, Metric] = {}
     for text in texts:
         for family in text_string_to_metric_families(text):

@@ -134,15 +134,21 @@ def _answers_documented() -> dict[str, Any]:
 async def _body(request: Request, most: int, timeout_s: float) -> bytes:
     """The body, of which no more than `most` bytes are ever held."""
     body = bytearray()
+    if int(request.headers.get("content-length") or 0) > most:
+        raise _too_large(most)
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > most:
-                    raise HTTPException(413, f"the body is larger than {most} bytes: send several requests")
+                    raise _too_large(most)
     except TimeoutError:
         raise HTTPException(408, f"the body did not arrive within {timeout_s:g} s") from None
     return bytes(body)
+
+
+def _too_large(most: int) -> HTTPException:
+    return HTTPException(413, f"the body is larger than {most} bytes: send several requests")
 
 
 def _read(kind: str, body: bytes, most: int) -> wire.Request:

@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ray import serve
@@ -35,9 +35,11 @@ class Scorer:
         self._model = VPScore.from_pretrained(Path(chosen.path), "cuda" if chosen.workers.num_gpus else "cpu")
         self._name, self._most = name, max_pixels
         self._in_the_model = asyncio.Lock()
-        batch: Any = self._batch
-        batch.set_max_batch_size(chosen.max_batch_size)
-        batch.set_batch_wait_timeout_s(chosen.batch_wait_ms / 1000)
+        self._queue = cast(Any, self._batch)
+        self._queue.set_max_batch_size(chosen.max_batch_size)
+        self._wait = chosen.batch_wait_ms / 1000
+        self._queue.set_batch_wait_timeout_s(self._wait)
+        self._under_way, self._forward_s = 0, 0.0  # batches; seconds of the last forward pass
         self._seconds = Histogram("visionprefer_forward_seconds", "Of a forward pass.", SECONDS, ("model",))
         self._seconds.set_default_tags({"model": name})
 
@@ -60,19 +62,32 @@ class Scorer:
 
     @serve.batch(max_concurrent_batches=2, batch_size_fn=lambda requests: sum(map(len, requests)))
     async def _batch(self, requests: list[list[Item]]) -> list[list[Answer]]:
-        """While one batch is in the model, the images of the next are decoded."""
-        answers = iter(await self._answers([item for request in requests for item in request]))
+        """While one batch is in the model, the images of the next are decoded.
+
+        Ray closes a batch when its first item has waited long enough, whether or not the model is free: while it is
+        not, the wait is as long as a forward pass, or all that arrives meanwhile would be batches of one.
+        """
+        self._under_way += 1
+        self._queue.set_batch_wait_timeout_s(max(self._wait, self._forward_s))
+        try:
+            answers = iter(await self._answers([item for request in requests for item in request]))
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._queue.set_batch_wait_timeout_s(self._wait)
         return [[next(answers) for _ in request] for request in requests]
 
     async def _answers(self, items: list[Item]) -> list[Answer]:
         squares = await asyncio.to_thread(lambda: [self._square(item) for item in items])
         sound = [index for index, square in enumerate(squares) if isinstance(square, torch.Tensor)]
-        answers = [self._refused(UNREADABLE, str(square)) for square in squares]
+        answers = [
+            self._refused(UNREADABLE, "" if isinstance(square, torch.Tensor) else str(square)) for square in squares
+        ]
         if sound:
             batch = torch.cat([squares[index] for index in sound])  # type: ignore[misc]
             try:
                 scored = await self._score([items[index].prompt for index in sound], batch)
-            except (RuntimeError, ValueError) as error:  # such as a GPU without memory
+            except Exception as error:  # noqa: BLE001  such as a GPU without memory
                 failed = self._refused(FAILED, f"the model failed: {type(error).__name__}")
                 return [failed if index in sound else answer for index, answer in enumerate(answers)]
             for index, found in zip(sound, scored, strict=True):
@@ -87,12 +102,15 @@ class Scorer:
             return self._model.inputs.squares([open_image(item.image, self._most)])
         except InputError as error:
             return error
+        except Exception as error:  # noqa: BLE001  whatever a strange image does, the others of the batch are scored
+            return InputError(f"the image cannot be used: {type(error).__name__}")
 
     async def _score(self, prompts: list[str], squares: torch.Tensor) -> list[Scored]:
         async with self._in_the_model:
             started = time.perf_counter()
             scored = await asyncio.to_thread(self._model.score_squares, prompts, squares)
-            self._seconds.observe(time.perf_counter() - started)
+            self._forward_s = time.perf_counter() - started
+            self._seconds.observe(self._forward_s)
         return scored
 
     def _answer(self, found: Scored) -> Answer:

@@ -30,6 +30,13 @@ class EndpointSettings(Settings):
     retry_after_s: int = Field(1, ge=1, description="What a refused request is told to wait.")
 
     @model_validator(mode="after")
+    def _a_whole_request_may_wait(self) -> Self:
+        for name, model in self.models.items():
+            if self.max_items > (most := model.max_batch_size * model.max_queued_requests):
+                raise ValueError(f"max_items is {self.max_items}, and model {name} queues {most}: write that or less")
+        return self
+
+    @model_validator(mode="after")
     def _names_fit_into_an_address(self) -> Self:
         for name in self.models:
             if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or not name.isascii():

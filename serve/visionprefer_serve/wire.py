@@ -7,10 +7,10 @@ import base64
 import binascii
 import struct
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
 REQUEST = pa.schema([("prompt", pa.string()), ("image", pa.binary())])
@@ -73,7 +73,8 @@ class JsonRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str | None = Field(None, description="Name of a model of /v1/models; left out: the first.")
-    items: list[JsonItem] = Field(min_length=1, description="Each is scored on its own.")
+    # It stops at the first mistake: a list of them would be many times as large as the body.
+    items: Annotated[list[JsonItem], FailFast()] = Field(min_length=1, description="Each is scored on its own.")
 
 
 class JsonAnswers(BaseModel):
@@ -120,8 +121,8 @@ def read_arrow(body: bytes, most: int) -> Request:
                 items += map(Item, batch["prompt"].to_pylist(), batch["image"].to_pylist())
     except (pa.ArrowException, struct.error, OSError, UnicodeDecodeError) as error:
         raise WireError(f"no Arrow IPC stream: {error}") from None
-    if any(item.prompt is None for item in items):
-        raise WireError("a prompt is null: write text, or leave the row out")
+    if any(item.prompt is None or item.image is None for item in items):
+        raise WireError("a prompt or an image is null: write text and bytes, or leave the row out")
     model = (schema.metadata or {}).get(_MODEL)
     return Request(items, model.decode(errors="replace") if model else None)
 
@@ -129,9 +130,9 @@ def read_arrow(body: bytes, most: int) -> Request:
 def _check(schema: pa.Schema) -> None:
     texts, files = (pa.string(), pa.large_string()), (pa.binary(), pa.large_binary())
     kinds = dict(zip(schema.names, schema.types, strict=True))
-    if set(kinds) != {"prompt", "image"} or kinds["prompt"] not in texts or kinds["image"] not in files:
-        listed = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
-        raise WireError(f"the columns are {listed or 'none'}: write prompt (string) and image (binary)")
+    if sorted(schema.names) != ["image", "prompt"] or kinds["prompt"] not in texts or kinds["image"] not in files:
+        listed = ", ".join(f"{name} ({kind})" for name, kind in zip(schema.names, schema.types, strict=True))
+        raise WireError(f"the columns are {listed[:300] or 'none'}: write prompt (string) and image (binary)")
 
 
 def _compressed(message: pa.Message) -> bool:
@@ -141,6 +142,8 @@ def _compressed(message: pa.Message) -> bool:
     """
     buffer = memoryview(message.metadata)
     root = struct.unpack_from("<I", buffer)[0]
+    if _field(buffer, root, 4):  # custom metadata, which is how Arrow 0.17 said that buffers are compressed
+        return True
     header = _field(buffer, root, 2)
     header += struct.unpack_from("<I", buffer, header)[0]
     return _field(buffer, header, 3) != 0

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from visionprefer.errors import InputError
+from visionprefer.recipe import Workers
 from visionprefer.reward.recipe import RewardRecipe
 from visionprefer.reward.vpscore import VPScore
 from visionprefer.run_folder import RunFolder
 from visionprefer_pipelines.cli import app
+from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.reward import train_reward
 
@@ -30,6 +32,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SCORES = {
     f"prompt {n}": ("held_out" if n % 6 == 0 else "train", [[score] * 4 for score in (1, 2, 4, 5)]) for n in range(42)
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray() -> Iterator[None]:
+    with connected(None, {"tests": Workers(actors=5)}):
+        yield
 
 
 @pytest.fixture
@@ -89,7 +97,7 @@ def test_one_worker_and_two_learn_the_same_and_the_model_is_used_from_the_comman
 def test_a_worker_that_is_killed_is_replaced_and_what_is_learnt_is_the_same(
     tiny_blip: Path, run: RunFolder, tmp_path: Path
 ) -> None:
-    undisturbed, _ = go(recipe(tiny_blip, epochs=20), run, tmp_path / "undisturbed")
+    undisturbed, _ = go(recipe(tiny_blip, epochs=10), run, tmp_path / "undisturbed")
     killed: list[int] = []
 
     def kill() -> None:
@@ -102,7 +110,7 @@ def test_a_worker_that_is_killed_is_replaced_and_what_is_learnt_is_the_same(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    found, told = go(recipe(tiny_blip, epochs=20), run, tmp_path / "killed")
+    found, told = go(recipe(tiny_blip, epochs=10), run, tmp_path / "killed")
     killer.join()
     assert killed
     assert "going on at step" in told
@@ -117,7 +125,7 @@ def test_a_training_that_is_stopped_ends_at_once_and_goes_on_by_the_same_command
     tiny_blip: Path, run: RunFolder, tmp_path: Path
 ) -> None:
     file, out = tmp_path / "recipe.yaml", tmp_path / "out"
-    file.write_text(recipe(tiny_blip, epochs=200).model_dump_json())
+    file.write_text(recipe(tiny_blip, epochs=20).model_dump_json())
     command = [sys.executable, "-m", "visionprefer_pipelines.cli", "reward", "train", str(file)]
     command += ["--data", run.store.root, "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -152,7 +160,7 @@ def test_variants_are_trained_tested_and_set_beside_each_other(tiny_blip: Path, 
     ablation = {
         "name": "sizes",
         "base": str(base),
-        "variants": {"all": {}, "half": {"data_fraction": 0.5}, "fidelity": {"weights": {"fidelity": 1}}},
+        "variants": {"all": {}, "half": {"data_fraction": 0.5, "weights": {"fidelity": 1}}},
     }
     (tmp_path / "sizes.yaml").write_text(json.dumps(ablation))
     command = ["reward", "ablate", str(tmp_path / "sizes.yaml"), "--data", run.store.root, "--test", run.store.root]
@@ -160,9 +168,9 @@ def test_variants_are_trained_tested_and_set_beside_each_other(tiny_blip: Path, 
     assert answer.exit_code == 0, answer.output
     found = json.loads((tmp_path / "out" / "ablation.json").read_text())
     prompts = {model["variant"]: model["prompts"] for model in found["models"]}
-    assert list(prompts) == ["all", "half", "fidelity"]
-    assert prompts["fidelity"] == prompts["all"] > prompts["half"] > 0
+    assert list(prompts) == ["all", "half"]
+    assert prompts["all"] > prompts["half"] > 0
     assert all(0 <= model["right"]["overall"] <= 1 for model in found["models"])
     assert (tmp_path / "out" / "ablation.png").exists()
     again = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out")])
-    assert again.output.count("is trained already") == 3
+    assert again.output.count("is trained already") == 2

@@ -1,5 +1,6 @@
 """The config that `serve deploy` takes, and an endpoint that Ray's own command starts from it."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -40,7 +41,8 @@ def deployed(vpscores: dict[str, Path], tmp_path: Path) -> Iterator[int]:
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(config))
     command = [str(Path(sys.executable).parent / "serve"), "run", str(file)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     yield port
     for each in [*psutil.Process(process.pid).children(recursive=True), process]:
         each.kill()

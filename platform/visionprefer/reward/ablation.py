@@ -98,6 +98,8 @@ def plot(figures: AblationFigures) -> bytes:
     axes = figure.add_subplot()
     for place, variant in enumerate(variants):
         values = [100 * value for value in figures.of(variant, OVERALL)]
+        if not values:  # trained without an overall score
+            continue
         axes.plot(values, [place] * len(values), "o", color="#3366aa", alpha=0.6)
         axes.plot([statistics.fmean(values)], [place], "|", color="black", markersize=16)
     if OVERALL in figures.judge:

@@ -8,6 +8,10 @@ import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
+from visionprefer.errors import InputError
+
+NARROWEST = 50
+
 
 class InputSizes(BaseModel):
     """What a backbone takes."""
@@ -43,6 +47,9 @@ class Inputs:
 
         Transparent parts become white.
 
+        Raises:
+            InputError: if an image is more than NARROWEST times as long as it is wide, or the other way round.
+
         References: the transform of CLIP (github.com/openai/CLIP), which BLIP and ImageReward use too.
         """
         size = self.sizes.image_size
@@ -61,6 +68,8 @@ class Inputs:
 def _square(image: Image.Image, size: int) -> Image.Image:
     width, height = image.size
     short = min(width, height)
+    if max(width, height) > NARROWEST * short:  # scaled by its shorter edge, it would fill the memory
+        raise InputError(f"too narrow: {width} × {height} pixels; one edge is at most {NARROWEST} times the other")
     scaled = max(size, int(size * width / short)), max(size, int(size * height / short))
     image = image.resize(scaled, Image.Resampling.BICUBIC)
     left, top = round((scaled[0] - size) / 2), round((scaled[1] - size) / 2)

@@ -37,7 +37,7 @@ def one(number: int) -> bytes:
 def narrow(start: Callable[..., Running], vpscores: dict[str, Path]) -> Running:
     """One that takes an image at a time, and lets one wait."""
     model = ServedModel(path=str(vpscores["blip"]), max_batch_size=1, max_queued_requests=1)
-    return start(EndpointSettings(models={"blip": model}, retry_after_s=1))
+    return start(EndpointSettings(models={"blip": model}, max_items=1, retry_after_s=1))
 
 
 async def at_once(url: str, count: int) -> list[httpx.Response]:
@@ -108,7 +108,7 @@ def kill(running: Running, named: str) -> int:
 
 
 def test_told_to_stop_it_answers_what_was_asked(start: Callable[..., Running], vpscores: dict[str, Path]) -> None:
-    running = start(EndpointSettings(models={"blip": ServedModel(path=str(vpscores["blip"]), max_batch_size=1)}))
+    running = start(EndpointSettings(models={"blip": ServedModel(path=str(vpscores["blip"]), max_batch_size=4)}))
 
     async def ask() -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=running.url, timeout=60, headers=HEADERS) as http:

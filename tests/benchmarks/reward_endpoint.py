@@ -10,8 +10,8 @@ All in one run, on one machine, the clients beside the server. The model has ran
 3. 32 clients, one item each at a time: items/s, against a FastAPI server that gives each request a forward of its own.
 
 2026-11-25, 2 cores of an AMD EPYC, no GPU, small-blip, 8 s each: the bare model 36.7 items/s; saturated 27.5, 0.75 of
-it (0.9 is wanted); one item took 132 ms, 76 more than the bare forward, and 33 more for next to nothing; 32 clients 17.7
-items/s, 1.41 of the server without batches, in batches of 10.6 of 32.
+it (0.9 is wanted); one item took 132 ms, 76 more than the bare forward, and 33 more for next to nothing; 32 clients
+17.7 items/s, 1.41 of the server without batches, in batches of 10.6 of 32.
 """
 
 import argparse

@@ -3,15 +3,14 @@
 from pathlib import Path
 
 from visionprefer.audit import known_preferences_of
-from visionprefer.judging import trust
-from visionprefer.judging.scores import scores
 from visionprefer.judging.trust import AspectAgreement
 from visionprefer.reward import testing
-from visionprefer.reward.ablation import AblationFigures, AblationRecipe, Trained, plot
+from visionprefer.reward.ablation import AblationFigures, Trained, plot
 from visionprefer.reward.batches import serves
-from visionprefer.reward.recipe import RewardRecipe
+from visionprefer.reward.recipe import AblationRecipe, RewardRecipe
 from visionprefer.reward.vpscore import VPScore
 from visionprefer.run_folder import RunFolder
+from visionprefer.scorers.comparison import agreement_of_judge
 from visionprefer.store import Store
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.reward import train_reward
@@ -43,11 +42,10 @@ def ablate(
     """
     run = RunFolder(Store(test))
     known = known_preferences_of(run, against)
-    images = run.images.table(["image_id", "prompt_id", "prompt", "split", "candidate"])
-    judged = scores(run.judgements(), images, run.recipe.preferences.weights)
-    judge = trust.agreements(trust.compare(judged, known), judged.aspects)
+    judge = {} if against == "judge" else _shares(agreement_of_judge(run, known).aspects)
     models = []
     for variant, recipe in recipes.items():
+        prompts = _prompts(data, recipe)
         for seed in settings.seeds:
             folder = out / f"{variant}-{seed}"
             progress.say(f"{variant}, seed {seed} → {folder}")
@@ -55,13 +53,8 @@ def ablate(
             train_reward(seeded, data, folder, progress, address)
             model = VPScore.from_pretrained(folder)
             found = testing.test(model, testing.score_run(model, run, None), known, str(folder), against)
-            prompts, right = _prompts(data, seeded), _shares(found.aspects)
-            models.append(Trained(variant=variant, seed=seed, prompts=prompts, right=right))
-    figures = AblationFigures(
-        against=f"{against} on {Path(test).name}",
-        judge=_shares(judge) if against != "judge" else {},
-        models=models,
-    )
+            models.append(Trained(variant=variant, seed=seed, prompts=prompts, right=_shares(found.aspects)))
+    figures = AblationFigures(against=f"{against} on {Path(test).name}", judge=judge, models=models)
     (out / FIGURES).write_text(figures.model_dump_json(indent=1) + "\n", encoding="utf-8")
     (out / PLOT).write_bytes(plot(figures))
     return figures

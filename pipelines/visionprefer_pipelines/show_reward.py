@@ -48,18 +48,16 @@ def show_reward_test(model_dir: Path, data: str, against: str, split: str, conso
 
 def show_scores(model_dir: Path, prompt: str, files: list[Path], console: Console) -> None:
     """Print the scores of images for a prompt, the best first. Raises InputError if one cannot be read."""
-    from PIL import Image
-
-    from visionprefer.imagebytes import check_image
+    from visionprefer.imagebytes import open_image
     from visionprefer.reward.vpscore import VPScore
 
-    model = VPScore.from_pretrained(model_dir)
+    model, images = VPScore.from_pretrained(model_dir), []
     for file in files:
         try:
-            check_image(file.read_bytes())
+            images.append(open_image(file.read_bytes()))
         except (InputError, OSError) as error:
             raise InputError(f"{file}: {error}") from error
-    scored = model.score([prompt] * len(files), [Image.open(file) for file in files])
+    scored = model.score([prompt] * len(files), images)
     rows = [
         [str(file), f"{one.score:+.2f} ± {one.uncertainty:.2f}", *(f"{value:+.2f}" for value in one.aspects.values())]
         for file, one in sorted(zip(files, scored, strict=True), key=lambda pair: -pair[1].score)

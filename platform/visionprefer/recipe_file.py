@@ -25,8 +25,7 @@ from visionprefer.recipe import (
     Settings,
     Workers,
 )
-from visionprefer.reward.ablation import AblationRecipe
-from visionprefer.reward.recipe import RewardRecipe
+from visionprefer.reward.recipe import AblationRecipe, RewardRecipe
 
 AnyRecipe = TypeVar("AnyRecipe", Recipe, PolishRecipe, RewardRecipe, AblationRecipe)
 

@@ -7,7 +7,7 @@ import asyncio
 import math
 import time
 from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
 import tenacity
 from fastapi import FastAPI, HTTPException
@@ -25,6 +25,7 @@ from visionprefer_serve.wire import Answer, Item
 
 LOST = 503
 _TRIES = 3  # of a batch whose replica dies
+_RETRY_AFTER_S = 1
 _ANSWERING_S = 30.0
 _CHECKED_S = 5.0
 _ON_THEIR_WAY_S = 1.0
@@ -63,7 +64,7 @@ def _scorer(name: str, model: ServedModel, max_pixels: int) -> Application:
 @serve.deployment(
     max_ongoing_requests=100,
     max_queued_requests=100,
-    backpressure_config={"status_code": 429, "retry_after_s": 1},
+    backpressure_config={"status_code": 429, "retry_after_s": _RETRY_AFTER_S},
     graceful_shutdown_timeout_s=60,
 )
 @serve.ingress()
@@ -135,6 +136,8 @@ class Endpoint:
 
     def _problem(self, item: Item) -> str | None:
         most = self.settings.max_prompt_length
+        if item.image is None:
+            return "the image is no base64"
         if not item.prompt.strip():
             return "the prompt is empty: write what the image was asked to show"
         if len(item.prompt) > most:
@@ -160,8 +163,8 @@ class Endpoint:
         try:
             return await tries(self._ask, name, items)
         except BackPressureError:
-            wait = str(self.settings.retry_after_s)
-            raise HTTPException(429, "too many requests are waiting: ask again later", {"Retry-After": wait}) from None
+            after = {"Retry-After": str(_RETRY_AFTER_S)}
+            raise HTTPException(429, "too many requests are waiting: ask again later", after) from None
         except (RayActorError, DeploymentUnavailableError):
             return [_refused(name, "the model's replicas died over this item: ask again later", LOST)] * len(items)
 
@@ -186,7 +189,8 @@ class Endpoint:
             async with asyncio.timeout(_ANSWERING_S):
                 return await asyncio.gather(*asked)
         except (TimeoutError, RayError, RayServeException) as error:
-            _unwell(error)
+            told = "does not answer" if isinstance(error, TimeoutError) else f"is unwell: {type(error).__name__}"
+            raise HTTPException(503, f"a model {told}", {"Retry-After": "5"}) from None
 
 
 async def _alive(scorer: Any) -> None:
@@ -194,11 +198,6 @@ async def _alive(scorer: Any) -> None:
         await scorer.check_health.remote()
     except BackPressureError:  # too busy to be asked is alive
         return
-
-
-def _unwell(error: Exception) -> Never:
-    told = "does not answer" if isinstance(error, TimeoutError) else f"is unwell: {type(error).__name__}"
-    raise HTTPException(503, f"a model {told}", {"Retry-After": "5"}) from None
 
 
 def _refused(name: str, error: str, status: int = UNREADABLE) -> Answer:

@@ -40,13 +40,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     503: {"description": "A model is unwell."},
     504: {"description": "There were no scores in time."},
 }
-_BODY = {
-    "required": True,
-    "content": {
-        wire.JSON: {"schema": wire.JsonRequest.model_json_schema(ref_template="#/components/schemas/{model}")},
-        wire.ARROW: {"schema": {"type": "string", "format": "binary"}},
-    },
-}
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 
 def build(endpoint: "Endpoint") -> FastAPI:
@@ -73,7 +67,7 @@ def build(endpoint: "Endpoint") -> FastAPI:
         dependencies=closed,
         response_model=wire.JsonAnswers,
         responses={200: _answers_documented(), **_documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504)},
-        openapi_extra={"requestBody": _BODY},
+        openapi_extra={"requestBody": _body_documented()},
     )
     async def score(request: Request) -> Response:
         """Score images for their prompts. Answers come in the order of the items, in the format of the request."""
@@ -121,13 +115,16 @@ def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _REFUSALS[status] for status in statuses}
 
 
+def _body_documented() -> dict[str, Any]:
+    schema = wire.JsonRequest.model_json_schema()
+    schema["properties"]["items"]["items"] = schema.pop("$defs")["JsonItem"]  # the document has no place for references
+    return {"required": True, "content": {wire.JSON: {"schema": schema, "example": _EXAMPLE}, wire.ARROW: _BYTES}}
+
+
 def _answers_documented() -> dict[str, Any]:
     return {
         "description": "An answer for each item.",
-        "content": {
-            wire.JSON: {"example": {"items": [_SCORED]}},
-            wire.ARROW: {"schema": {"type": "string", "format": "binary"}},
-        },
+        "content": {wire.JSON: {"example": {"items": [_SCORED]}}, wire.ARROW: _BYTES},
     }
 
 

@@ -79,27 +79,24 @@ class Scorer:
 
     async def _answers(self, items: list[Item]) -> list[Answer]:
         squares = await asyncio.to_thread(lambda: [self._square(item) for item in items])
-        sound = [index for index, square in enumerate(squares) if isinstance(square, torch.Tensor)]
-        answers = [
-            self._refused(UNREADABLE, "" if isinstance(square, torch.Tensor) else str(square)) for square in squares
+        sound = {place: square for place, square in enumerate(squares) if isinstance(square, torch.Tensor)}
+        prompts = [items[place].prompt for place in sound]
+        given = iter(await self._given(prompts, torch.cat(list(sound.values()))) if sound else [])
+        return [
+            self._refused(UNREADABLE, str(square)) if isinstance(square, InputError) else next(given)
+            for square in squares
         ]
-        if sound:
-            batch = torch.cat([squares[index] for index in sound])  # type: ignore[misc]
-            try:
-                scored = await self._score([items[index].prompt for index in sound], batch)
-            except Exception as error:  # noqa: BLE001  such as a GPU without memory
-                failed = self._refused(FAILED, f"the model failed: {type(error).__name__}")
-                return [failed if index in sound else answer for index, answer in enumerate(answers)]
-            for index, found in zip(sound, scored, strict=True):
-                answers[index] = self._answer(found)
-        return answers
+
+    async def _given(self, prompts: list[str], squares: torch.Tensor) -> list[Answer]:
+        try:
+            return [self._answer(found) for found in await self._score(prompts, squares)]
+        except Exception as error:  # noqa: BLE001  such as a GPU without memory
+            return [self._refused(FAILED, f"the model failed: {type(error).__name__}")] * len(prompts)
 
     def _square(self, item: Item) -> torch.Tensor | InputError:
         """One image at a time: decoded, it may take a thousand times its bytes."""
         try:
-            if item.image is None:
-                raise InputError("the image is no base64")
-            return self._model.inputs.squares([open_image(item.image, self._most)])
+            return self._model.inputs.squares([open_image(item.image or b"", self._most)])
         except InputError as error:
             return error
         except Exception as error:  # noqa: BLE001  whatever a strange image does, the others of the batch are scored

@@ -27,7 +27,6 @@ class EndpointSettings(Settings):
     max_pixels: int = Field(4096 * 4096, ge=1, description="Of an image.")
     max_prompt_length: int = Field(4000, ge=1, description="Characters of a prompt.")
     timeout_s: float = Field(60.0, gt=0, description="For a body to arrive, and then for its scores.")
-    retry_after_s: int = Field(1, ge=1, description="What a refused request is told to wait.")
 
     @model_validator(mode="after")
     def _a_whole_request_may_wait(self) -> Self:

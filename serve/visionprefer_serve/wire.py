@@ -70,7 +70,8 @@ class JsonItem(BaseModel):
 class JsonRequest(BaseModel):
     """Images to score, in the order in which the answers come."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Unknown names are told by `read_json`: pydantic would list them all, at hundreds of times the body.
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False})
 
     model: str | None = Field(None, description="Name of a model of /v1/models; left out: the first.")
     # It stops at the first mistake: a list of them would be many times as large as the body.
@@ -90,11 +91,16 @@ def read_json(body: bytes) -> Request:
     except ValidationError as error:
         places = [
             f"{'.'.join(map(str, each['loc'])) or 'the body'}: {each['msg']}"
-            for each in error.errors(include_input=False, include_url=False)[:5]
+            for each in error.errors(include_input=False, include_url=False)
         ]
-        told = "; ".join(places)
-        raise WireError(f'{told}. Write {{"items": [{{"prompt": TEXT, "image": BASE64}}]}}') from None
+        raise _unusable("; ".join(places)) from None
+    if unknown := list(request.model_extra or {})[:3]:
+        raise _unusable(f"there is no field {', '.join(name[:40] for name in unknown)}")
     return Request([Item(item.prompt, _bytes(item.image)) for item in request.items], request.model)
+
+
+def _unusable(told: str) -> WireError:
+    return WireError(f'{told}. Write {{"items": [{{"prompt": TEXT, "image": BASE64}}]}}')
 
 
 def _bytes(text: str) -> bytes | None:

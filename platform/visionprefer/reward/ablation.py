@@ -5,39 +5,13 @@ Reference: VisionPrefer (arXiv 2404.15100), its tables of backbones, of training
 
 import io
 import statistics
-from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict
 
-from visionprefer.recipe import Settings
 from visionprefer.schema import OVERALL
 from visionprefer.statistics.tables import Table, share
 
 JUDGE = "the judge itself"
-
-
-class AblationRecipe(Settings):
-    """Variants of a recipe, each trained with each seed."""
-
-    name: str = Field(pattern=r"^[\w.-]+$")
-    base: str = Field(description="The recipe of a reward model: a YAML file, or the name of one of the package.")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="Each variant is trained once with each.")
-    variants: dict[str, dict[str, Any]] = Field(
-        min_length=1, description="What each variant sets differently, by its name; the first is the others' measure."
-    )
-
-    @model_validator(mode="after")
-    def _names_make_folders(self) -> Self:
-        for name in self.variants:
-            if not name.replace("-", "").replace("_", "").isalnum():
-                raise ValueError(f"the variant's name is {name!r}: write letters, digits, '-' and '_'")
-        return self
-
-    @model_validator(mode="after")
-    def _leaves_seeds_alone(self) -> Self:
-        if taken := [name for name, changes in self.variants.items() if "seed" in changes]:
-            raise ValueError(f"variant {taken[0]} sets a seed: write it into seeds")
-        return self
 
 
 class Trained(BaseModel):

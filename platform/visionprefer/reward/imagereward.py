@@ -7,12 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from transformers import BlipConfig
 
 from visionprefer.errors import InputError
 from visionprefer.reward.backbones import Blip
+from visionprefer.reward.checkpoint import Weights, count_layers, read_weights
 from visionprefer.reward.inputs import InputSizes
 from visionprefer.reward.vpscore import VPScore, VPScoreConfig
 from visionprefer.schema import OVERALL
@@ -49,7 +48,7 @@ def load_imagereward(file: Path, tokenizer: Any, mean: float = MEAN, std: float 
     Raises:
         InputError: if the file is not such a checkpoint.
     """
-    weights = _read(file)
+    weights = read_weights(file)
     found = {_renamed(name): weight for name, weight in weights.items() if not name.endswith("position_ids")}
     try:
         config = _config(found)
@@ -71,15 +70,6 @@ def load_imagereward(file: Path, tokenizer: Any, mean: float = MEAN, std: float 
     return model.eval()
 
 
-def _read(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        return dict(torch.load(file, weights_only=True, map_location="cpu"))
-    except Exception as error:  # what broken files raise is not told anywhere
-        raise InputError(f"{file} cannot be read as weights: {error}") from error
-
-
 def _renamed(name: str) -> str:
     for theirs, ours in _NAMES:
         name, count = re.subn(theirs, ours, name)
@@ -88,7 +78,7 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _config(weights: dict[str, torch.Tensor]) -> BlipConfig:
+def _config(weights: Weights) -> BlipConfig:
     """The architecture, from the shapes of the weights."""
     vision, text = "backbone.vision_model.", "backbone.text_encoder."
     width = weights[vision + "embeddings.position_embedding"].shape[2]
@@ -98,7 +88,7 @@ def _config(weights: dict[str, torch.Tensor]) -> BlipConfig:
         vision_config={
             "hidden_size": width,
             "intermediate_size": weights[vision + "encoder.layers.0.mlp.fc1.weight"].shape[0],
-            "num_hidden_layers": _layers(weights, vision + r"encoder\.layers\.(\d+)\."),
+            "num_hidden_layers": count_layers(weights, vision + "encoder.layers."),
             "num_attention_heads": width // HEAD_WIDTH,
             "patch_size": patch,
             "image_size": patch * round((weights[vision + "embeddings.position_embedding"].shape[1] - 1) ** 0.5),
@@ -109,12 +99,8 @@ def _config(weights: dict[str, torch.Tensor]) -> BlipConfig:
             "hidden_size": text_width,
             "encoder_hidden_size": weights[text + "encoder.layer.0.crossattention.self.key.weight"].shape[1],
             "intermediate_size": weights[text + "encoder.layer.0.intermediate.dense.weight"].shape[0],
-            "num_hidden_layers": _layers(weights, text + r"encoder\.layer\.(\d+)\."),
+            "num_hidden_layers": count_layers(weights, text + "encoder.layer."),
             "num_attention_heads": text_width // HEAD_WIDTH,
             "max_position_embeddings": weights[text + "embeddings.position_embeddings.weight"].shape[0],
         },
     )
-
-
-def _layers(weights: dict[str, torch.Tensor], pattern: str) -> int:
-    return 1 + max(int(found[1]) for name in weights if (found := re.match(pattern, name)))

@@ -1,6 +1,6 @@
-"""The recipe of a reward model: what it begins from, what it learns from and how."""
+"""The recipe of a reward model: what it begins from, what it learns from and how; and of its variants."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -67,4 +67,28 @@ class RewardRecipe(Settings):
     def _has_so_many_workers(self) -> Self:
         if not isinstance(self.workers.actors, int):
             raise ValueError(f"workers.actors is {list(self.workers.actors)}: write one number")
+        return self
+
+
+class AblationRecipe(Settings):
+    """Variants of a recipe, each trained with each seed."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    base: str = Field(description="The recipe of a reward model: a YAML file, or the name of one of the package.")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="Each variant is trained once with each.")
+    variants: dict[str, dict[str, Any]] = Field(
+        min_length=1, description="What each variant sets differently, by its name; the first is the others' measure."
+    )
+
+    @model_validator(mode="after")
+    def _names_make_folders(self) -> Self:
+        for name in self.variants:
+            if not name.replace("-", "").replace("_", "").isalnum():
+                raise ValueError(f"the variant's name is {name!r}: write letters, digits, '-' and '_'")
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_seeds_alone(self) -> Self:
+        if taken := [name for name, changes in self.variants.items() if "seed" in changes]:
+            raise ValueError(f"variant {taken[0]} sets a seed: write it into seeds")
         return self

@@ -12,10 +12,10 @@ from transformers import CLIPModel
 
 from visionprefer import devices
 from visionprefer.errors import InputError
+from visionprefer.reward.checkpoint import file_digest, find_file, read_weights
 from visionprefer.reward.inputs import Inputs
 from visionprefer.reward.vpscore import Head
 from visionprefer.schema import content_id
-from visionprefer.scorers.checkpoint import file_digest, find_file, read_weights
 from visionprefer.scorers.clip import inputs_digest, read_clip, read_inputs
 
 CLIP_L = "openai/clip-vit-large-patch14"  # whose embeddings the published predictors read

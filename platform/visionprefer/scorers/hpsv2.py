@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 
 from visionprefer.errors import InputError
-from visionprefer.scorers.checkpoint import Weights, file_digest, find_file, read_weights
+from visionprefer.reward.checkpoint import Weights, count_layers, file_digest, find_file, read_weights
 from visionprefer.scorers.clip import CLIP_H, CosineScorer, read_inputs
 
 VISION_HEAD_WIDTH, TEXT_HEAD_WIDTH = 80, 64  # of each attention head in ViT-H-14
@@ -123,7 +123,7 @@ def _config(weights: Weights) -> CLIPConfig:
             **shared,
             "hidden_size": width,
             "intermediate_size": weights[vision + "encoder.layers.0.mlp.fc1.weight"].shape[0],
-            "num_hidden_layers": _layers(weights, vision),
+            "num_hidden_layers": count_layers(weights, vision + "encoder.layers."),
             "num_attention_heads": width // VISION_HEAD_WIDTH,
             "patch_size": patch,
             "image_size": patch * round((patches - 1) ** 0.5),
@@ -133,7 +133,7 @@ def _config(weights: Weights) -> CLIPConfig:
             "vocab_size": words,
             "hidden_size": text_width,
             "intermediate_size": weights[text + "encoder.layers.0.mlp.fc1.weight"].shape[0],
-            "num_hidden_layers": _layers(weights, text),
+            "num_hidden_layers": count_layers(weights, text + "encoder.layers."),
             "num_attention_heads": text_width // TEXT_HEAD_WIDTH,
             "max_position_embeddings": weights[text + "embeddings.position_embedding.weight"].shape[0],
             "bos_token_id": words - 2,  # the two last words of CLIP's vocabulary
@@ -141,8 +141,3 @@ def _config(weights: Weights) -> CLIPConfig:
             "pad_token_id": words - 1,
         },
     )
-
-
-def _layers(weights: Weights, encoder: str) -> int:
-    pattern = re.compile(re.escape(encoder) + r"encoder\.layers\.(\d+)\.")
-    return 1 + max(int(found[1]) for name in weights if (found := pattern.match(name)))

@@ -7,10 +7,10 @@ from transformers import AutoTokenizer
 
 from visionprefer import devices
 from visionprefer.errors import InputError
+from visionprefer.reward.checkpoint import file_digest, find_file
 from visionprefer.reward.imagereward import load_imagereward as load_checkpoint
 from visionprefer.reward.vpscore import VPScore
 from visionprefer.schema import content_id
-from visionprefer.scorers.checkpoint import file_digest, find_file
 from visionprefer.scorers.clip import inputs_digest
 
 BERT = "google-bert/bert-base-uncased"  # whose tokenizer ImageReward's checkpoints do not hold

@@ -5,7 +5,8 @@ import io
 import pytest
 from PIL import Image
 
-from visionprefer.reward.ablation import AblationFigures, AblationRecipe, Trained, plot, table
+from visionprefer.reward.ablation import AblationFigures, Trained, plot, table
+from visionprefer.reward.recipe import AblationRecipe
 
 
 def figures() -> AblationFigures:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from random_weights import RandomWeights
 from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
 
 from visionprefer.errors import InputError
@@ -19,20 +20,8 @@ Weights = dict[str, torch.Tensor]
 @pytest.fixture
 def weights() -> Weights:
     """Random weights by their published names: a ViT of width 128, a BERT of width 64."""
-    chance = torch.Generator().manual_seed(0)
-    found: Weights = {}
-
-    def add(name: str, *shape: int) -> None:
-        found[name] = torch.randn(shape, generator=chance) * 0.1
-
-    def layer(name: str, into: int, out: int) -> None:
-        add(f"{name}.weight", into, out)
-        add(f"{name}.bias", into)
-
-    def norm(name: str, width: int) -> None:
-        add(f"{name}.weight", width)
-        add(f"{name}.bias", width)
-
+    found = RandomWeights()
+    add, layer, norm = found.add, found.layer, found.norm
     eyes, words = "blip.visual_encoder", "blip.text_encoder"
     add(f"{eyes}.cls_token", 1, 1, WIDTH)
     add(f"{eyes}.pos_embed", 1, PATCHES + 1, WIDTH)
@@ -66,7 +55,7 @@ def weights() -> Weights:
         (0, 2, 4, 6, 7), ((1024, DEEP), (128, 1024), (64, 128), (16, 64), (1, 16)), strict=True
     ):
         layer(f"mlp.layers.{place}", into, out)
-    return found
+    return dict(found)
 
 
 def published(w: Weights, pixels: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from random_weights import RandomWeights
 from run_by_hand import picture
 from torch.nn.functional import conv2d, gelu, layer_norm, linear, normalize, scaled_dot_product_attention
 
@@ -23,20 +24,9 @@ Weights = dict[str, torch.Tensor]
 @pytest.fixture
 def weights() -> Weights:
     """Random weights by their published names."""
-    chance = torch.Generator().manual_seed(0)
-    found: Weights = {"logit_scale": torch.tensor(4.6)}
-
-    def add(name: str, *shape: int) -> None:
-        found[name] = torch.randn(shape, generator=chance) * 0.1
-
-    def layer(name: str, into: int, out: int) -> None:
-        add(f"{name}.weight", into, out)
-        add(f"{name}.bias", into)
-
-    def norm(name: str, width: int) -> None:
-        add(f"{name}.weight", width)
-        add(f"{name}.bias", width)
-
+    found = RandomWeights()
+    add, layer, norm = found.add, found.layer, found.norm
+    found["logit_scale"] = torch.tensor(4.6)
     for encoder, width in (("visual.transformer", WIDTH), ("transformer", DEEP)):
         for n in range(LAYERS):
             block = f"{encoder}.resblocks.{n}"
@@ -57,7 +47,7 @@ def weights() -> Weights:
     add("positional_embedding", LENGTH, DEEP)
     norm("ln_final", DEEP)
     add("text_projection", DEEP, DIMENSION)
-    return found
+    return dict(found)
 
 
 def published(w: Weights, pixels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

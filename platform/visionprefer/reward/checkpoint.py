@@ -54,6 +54,12 @@ def read_weights(file: Path) -> Weights:
     return found
 
 
+def count_layers(weights: Weights, encoder: str) -> int:
+    """How many layers an encoder has whose weights are called ENCODER followed by a number."""
+    pattern = re.compile(re.escape(encoder) + r"(\d+)\.")
+    return 1 + max(int(found[1]) for name in weights if (found := pattern.match(name)))
+
+
 def file_digest(file: Path) -> str:
     """SHA-256 of a file, in hex."""
     with file.open("rb") as content:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from visionprefer.errors import InputError
-from visionprefer.scorers.checkpoint import file_digest, find_file, read_weights
+from visionprefer.reward.checkpoint import file_digest, find_file, read_weights
 
 
 def test_weights_lie_alone_or_under_state_dict(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""Images and prompts as a UNet gets them. Encoded once and kept: a denoising error needs no pixel and no word.
+
+Shapes: B samples, T tokens, D dimensions; C channels, H rows, W columns of latents.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+
+from visionprefer.errors import InputError
+
+
+class Condition(NamedTuple):
+    """What a UNet is told of prompts.
+
+    Attributes:
+        hidden_BTD: states of the text encoder's tokens; of both encoders side by side in SDXL.
+        pooled_BD: SDXL's summary of the prompt; None for SD1 and SD2.
+        time_ids_B6: SDXL's sizes in pixels: height and width of the original, crop from the top and the left, height
+            and width wanted. None for SD1 and SD2.
+    """
+
+    hidden_BTD: torch.Tensor
+    pooled_BD: torch.Tensor | None = None
+    time_ids_B6: torch.Tensor | None = None
+
+    def repeated(self, times: int) -> "Condition":
+        """The same conditions so often, one after the other: [times · B]."""
+        return Condition._make(part if part is None else torch.cat([part] * times) for part in self)
+
+    def as_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the UNet's call."""
+        if self.pooled_BD is None:
+            return {"encoder_hidden_states": self.hidden_BTD}
+        added = {"text_embeds": self.pooled_BD, "time_ids": self.time_ids_B6}
+        return {"encoder_hidden_states": self.hidden_BTD, "added_cond_kwargs": added}
+
+
+@torch.no_grad()
+def encode_prompts(pipeline: Any, prompts: Sequence[str], height: int, width: int) -> Condition:
+    """Prompts as a Stable Diffusion pipeline, 1, 2 or XL, encodes them.
+
+    Args:
+        pipeline: on its device.
+        prompts: those that are longer than the encoder reads are cut, as in generating.
+        height, width: of the images, pixels.
+    """
+    encoded = pipeline.encode_prompt(
+        prompt=list(prompts),
+        device=pipeline.device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=False,
+    )
+    if len(encoded) == 2:
+        return Condition(encoded[0])
+    hidden_BTD, _, pooled_BD, _ = encoded
+    sizes = torch.tensor([height, width, 0, 0, height, width], dtype=hidden_BTD.dtype, device=hidden_BTD.device)
+    return Condition(hidden_BTD, pooled_BD, sizes.expand(len(prompts), 6))
+
+
+@torch.no_grad()
+def encode_images(pipeline: Any, images: Sequence[Image.Image]) -> torch.Tensor:
+    """Images as scaled latents: float32 [B, C, H, W].
+
+    The mean of the encoder's distribution is taken where the reference implementation draws from it anew at each step:
+    its deviation is far smaller than the latents', and a mean can be kept. In float32, since SDXL's autoencoder gives
+    NaN in float16.
+
+    Raises:
+        InputError: if the images differ in size, or a side is no multiple of the autoencoder's factor.
+    """
+    sizes = {image.size for image in images}
+    if len(sizes) > 1:
+        told = ", ".join(f"{width} × {height}" for width, height in sorted(sizes))
+        raise InputError(f"the images of a batch are {told} pixels: make or resize them all to one size")
+    if odd := [side for side in images[0].size if side % pipeline.vae_scale_factor]:
+        raise InputError(
+            f"an image has a side of {odd[0]} pixels: resize the images to multiples of {pipeline.vae_scale_factor}"
+        )
+    dtype = pipeline.vae.dtype
+    vae = pipeline.vae.to(torch.float32)
+    pixels_B3HW = pipeline.image_processor.preprocess([image.convert("RGB") for image in images]).to(vae.device)
+    latents_BCHW = vae.encode(pixels_B3HW).latent_dist.mode() * vae.config.scaling_factor
+    vae.to(dtype)
+    return latents_BCHW

@@ -2,6 +2,7 @@
 training and each image is encoded once.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from visionprefer.schema import TRAINING
+from visionprefer.schema import OVERALL, TRAINING
 from visionprefer.store import ROWS_WITH_BYTES, Shards, Store
 
 ROWS_PER_GROUP = 4  # prompts a row group: readers fetch few bytes to show one
+_NO_DIFFERENCE = 1e-9  # of weighted means that are equal but for rounding
 HELD = 2048  # most images in memory that were read beside others and wait for their prompt
 
 Row = dict[str, Any]
@@ -75,6 +77,23 @@ def _pair(row: Row, image_ids: list[str]) -> Row:
     image_0, image_1 = image_ids.index(row["image_id_0"]), image_ids.index(row["image_id_1"])
     chosen, rejected = (image_0, image_1) if row["label"] == 1 else (image_1, image_0)
     return {"aspect": row["aspect"], "chosen": chosen, "rejected": rejected, "margin": row["margin"]}
+
+
+def reweighted(pairs: list[dict[str, Any]], weights: dict[str, float]) -> list[dict[str, Any]]:
+    """Pairs of PAIR of one prompt, the overall ones anew: by the weighted mean of the aspects' differences."""
+    margins: dict[tuple[int, int], float] = defaultdict(float)
+    for pair in pairs:
+        share = weights.get(pair["aspect"], 0.0) / sum(weights.values())
+        first, second = sorted((pair["chosen"], pair["rejected"]))
+        margins[first, second] += share * pair["margin"] * (1 if pair["chosen"] == first else -1)
+    overall = [
+        {"aspect": OVERALL, "chosen": first, "rejected": second, "margin": margin}
+        if margin > 0
+        else {"aspect": OVERALL, "chosen": second, "rejected": first, "margin": -margin}
+        for (first, second), margin in margins.items()
+        if abs(margin) > _NO_DIFFERENCE
+    ]
+    return [pair for pair in pairs if pair["aspect"] != OVERALL] + overall
 
 
 def _files(rows: Iterable[Row], images_per_file: int) -> Iterator[list[Row]]:

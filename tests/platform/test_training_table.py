@@ -13,7 +13,7 @@ from PIL import Image
 from visionprefer import training_table
 from visionprefer.schema import IMAGES, PREFERENCES, PROMPTS, TRAINING
 from visionprefer.store import Shards, Store
-from visionprefer.training_table import write_training
+from visionprefer.training_table import reweighted, write_training
 
 PROMPT_COUNT = 60
 CANDIDATES = 4
@@ -199,3 +199,23 @@ def test_datasets_reads_it_back_with_decoded_images(
     assert row["image_ids"] == [name(1, candidate) for candidate in range(CANDIDATES)]
     assert [image.getpixel((0, 0)) for image in row["images"]] == [(4, 0, 100), (5, 0, 100), (6, 0, 100), (7, 0, 100)]
     assert row["pairs"][2] == {"aspect": "aesthetic", "chosen": 2, "rejected": 3, "margin": 2.0}
+
+
+def test_the_overall_preference_follows_from_the_aspects_by_other_weights() -> None:
+    """Aspects differ by 2 for one image and by 1 for the other: worked by hand."""
+    pairs = [
+        {"aspect": "overall", "chosen": 0, "rejected": 1, "margin": 9.0},
+        {"aspect": "prompt_following", "chosen": 0, "rejected": 1, "margin": 2.0},
+        {"aspect": "fidelity", "chosen": 1, "rejected": 0, "margin": 1.0},
+        {"aspect": "fidelity", "chosen": 1, "rejected": 2, "margin": 3.0},
+    ]
+
+    def overall(weights: dict[str, float]) -> list[tuple[int, int, float]]:
+        found = reweighted(pairs, weights)
+        assert [pair for pair in found if pair["aspect"] != "overall"] == pairs[1:]
+        return [(p["chosen"], p["rejected"], p["margin"]) for p in found if p["aspect"] == "overall"]
+
+    assert overall({"prompt_following": 1, "fidelity": 1}) == [(0, 1, 0.5), (1, 2, 1.5)]
+    assert overall({"prompt_following": 1, "fidelity": 2}) == [(1, 2, 2.0)]  # 2 against 2: neither is better
+    assert overall({"fidelity": 5}) == [(1, 0, 1.0), (1, 2, 3.0)]
+    assert overall({"harmlessness": 1}) == []

@@ -30,6 +30,10 @@ class Condition(NamedTuple):
         """The same conditions so often, one after the other: [times · B]."""
         return Condition._make(part if part is None else torch.cat([part] * times) for part in self)
 
+    def to(self, device: torch.device) -> "Condition":
+        """The same conditions on a device."""
+        return Condition._make(part if part is None else part.to(device) for part in self)
+
     def as_arguments(self) -> dict[str, Any]:
         """Keyword arguments of the UNet's call."""
         if self.pooled_BD is None:

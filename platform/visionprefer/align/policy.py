@@ -4,6 +4,7 @@ Shapes: B samples, P pairs; C channels, H rows, W columns of latents.
 """
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Policy:
     def __init__(self, pipeline: Any, lora_rank: int | None = None) -> None:
         self.pipeline, self.lora_rank = pipeline, lora_rank
         self.unet = pipeline.unet.requires_grad_(lora_rank is None)
+        self.learner: Any = self.unet  # as it is called: wrapped where workers share the gradients' mean
         self._reference = None if lora_rank else copy.deepcopy(self.unet).requires_grad_(False).eval()
         if lora_rank:
             from peft import LoraConfig
@@ -39,13 +41,18 @@ class Policy:
             parameter.data = parameter.data.float()  # steps of Adam are lost in half precision
 
     @property
+    def device(self) -> torch.device:
+        """Where the UNet is."""
+        return self.unet.device
+
+    @property
     def learnt(self) -> list[torch.nn.Parameter]:
         """The weights that learn."""
         return [parameter for parameter in self.unet.parameters() if parameter.requires_grad]
 
     def predict(self, noisy_BCHW: torch.Tensor, timesteps_B: torch.Tensor, condition: Condition) -> torch.Tensor:
         """The policy's answer: [B, C, H, W]."""
-        return self.unet(noisy_BCHW, timesteps_B, **condition.as_arguments()).sample
+        return self.learner(noisy_BCHW, timesteps_B, **condition.as_arguments()).sample
 
     @torch.no_grad()
     def reference(self, noisy_BCHW: torch.Tensor, timesteps_B: torch.Tensor, condition: Condition) -> torch.Tensor:
@@ -54,7 +61,7 @@ class Policy:
             return self._reference(noisy_BCHW, timesteps_B, **condition.as_arguments()).sample
         self.unet.disable_adapters()
         try:
-            return self.predict(noisy_BCHW, timesteps_B, condition)
+            return self.unet(noisy_BCHW, timesteps_B, **condition.as_arguments()).sample
         finally:
             self.unet.enable_adapters()
 
@@ -82,6 +89,12 @@ class Policy:
         answers = (ask(noisy, timesteps, both) for ask in (self.predict, self.reference))
         policy_2P, reference_2P = (denoising_error(answer, target) for answer in answers)
         return policy_2P, reference_2P
+
+    def without_sync(self, more_to_come: bool) -> AbstractContextManager[None]:
+        """Within it workers keep their gradients to themselves, if there are more to be added up."""
+        if more_to_come and self.learner is not self.unet:
+            return self.learner.no_sync()
+        return nullcontext()
 
     def save_pretrained(self, folder: Path) -> None:
         """Write what stock diffusers loads: LoRA weights for `load_lora_weights`, or the whole pipeline."""

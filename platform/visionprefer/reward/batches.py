@@ -18,11 +18,10 @@ from visionprefer.errors import InputError
 from visionprefer.reward.inputs import Inputs
 from visionprefer.reward.loss import Pairs
 from visionprefer.reward.recipe import RewardRecipe
-from visionprefer.schema import OVERALL, PAIR, uniform
+from visionprefer.schema import PAIR, uniform
 from visionprefer.store import Store
-from visionprefer.training_table import ROWS_PER_GROUP
+from visionprefer.training_table import ROWS_PER_GROUP, reweighted
 
-_NO_DIFFERENCE = 1e-9  # of weighted means that are equal but for rounding
 Purpose = Literal["training", "validation", "held_out"]
 
 
@@ -128,23 +127,6 @@ def prepared(rows: pa.Table, inputs: Inputs, recipe: RewardRecipe, purpose: Purp
             about = {"input_ids": ids, "attention_mask": mask, "pairs": pairs, "images": len(squares)}
             found.append(about | {"pixels": squares.contiguous().numpy().tobytes()})
     return pa.Table.from_pylist(found, schema=PREPARED)
-
-
-def reweighted(pairs: list[dict[str, Any]], weights: dict[str, float]) -> list[dict[str, Any]]:
-    """Pairs of PAIR of one prompt, the overall ones anew: by the weighted mean of the aspects' differences."""
-    margins: dict[tuple[int, int], float] = defaultdict(float)
-    for pair in pairs:
-        share = weights.get(pair["aspect"], 0.0) / sum(weights.values())
-        first, second = sorted((pair["chosen"], pair["rejected"]))
-        margins[first, second] += share * pair["margin"] * (1 if pair["chosen"] == first else -1)
-    overall = [
-        {"aspect": OVERALL, "chosen": first, "rejected": second, "margin": margin}
-        if margin > 0
-        else {"aspect": OVERALL, "chosen": second, "rejected": first, "margin": -margin}
-        for (first, second), margin in margins.items()
-        if abs(margin) > _NO_DIFFERENCE
-    ]
-    return [pair for pair in pairs if pair["aspect"] != OVERALL] + overall
 
 
 def assembled(prompts: pa.Table, inputs: Inputs, recipe: RewardRecipe) -> Batch:

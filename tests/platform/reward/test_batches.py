@@ -10,7 +10,7 @@ from PIL import Image
 
 from visionprefer.errors import InputError
 from visionprefer.random_models import clip_tokenizer
-from visionprefer.reward.batches import Group, assembled, groups_of, prepared, reweighted, serves, steps_of_epoch
+from visionprefer.reward.batches import Group, assembled, groups_of, prepared, serves, steps_of_epoch
 from visionprefer.reward.inputs import Inputs, InputSizes
 from visionprefer.reward.recipe import RewardRecipe
 from visionprefer.schema import TRAINING
@@ -104,26 +104,6 @@ def test_a_table_without_what_is_asked_for_is_told(store: Store) -> None:
         groups_of(store, ["training/a.parquet"], RECIPE.model_copy(update={"scores": ("overall", "beauty")}))
     with pytest.raises(InputError, match="no prompt for validation"):
         groups_of(store, ["training/a.parquet"], RECIPE.model_copy(update={"validation": 0.0}))
-
-
-def test_the_overall_preference_follows_from_the_aspects_by_other_weights() -> None:
-    """Aspects differ by 2 for one image and by 1 for the other: worked by hand."""
-    pairs = [
-        {"aspect": "overall", "chosen": 0, "rejected": 1, "margin": 9.0},
-        {"aspect": "prompt_following", "chosen": 0, "rejected": 1, "margin": 2.0},
-        {"aspect": "fidelity", "chosen": 1, "rejected": 0, "margin": 1.0},
-        {"aspect": "fidelity", "chosen": 1, "rejected": 2, "margin": 3.0},
-    ]
-
-    def overall(weights: dict[str, float]) -> list[tuple[int, int, float]]:
-        found = reweighted(pairs, weights)
-        assert [pair for pair in found if pair["aspect"] != "overall"] == pairs[1:]
-        return [(p["chosen"], p["rejected"], p["margin"]) for p in found if p["aspect"] == "overall"]
-
-    assert overall({"prompt_following": 1, "fidelity": 1}) == [(0, 1, 0.5), (1, 2, 1.5)]
-    assert overall({"prompt_following": 1, "fidelity": 2}) == [(1, 2, 2.0)]  # 2 against 2: neither is better
-    assert overall({"fidelity": 5}) == [(1, 0, 1.0), (1, 2, 3.0)]
-    assert overall({"harmlessness": 1}) == []
 
 
 @pytest.mark.parametrize("weights", [{}, {"fidelity": 0}, {"fidelity": 1, "aesthetic": -1}])

@@ -1,0 +1,42 @@
+"""Which pairs of a prompt an image model learns from."""
+
+import random
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from visionprefer.align.recipe import DPORecipe
+from visionprefer.training_table import reweighted
+
+
+class Pair(NamedTuple):
+    """Places of two of a prompt's images, and by how many points they differ."""
+
+    chosen: int
+    rejected: int
+    margin: float
+
+
+def usable(pairs: Sequence[dict[str, Any]], recipe: DPORecipe) -> list[Pair]:
+    """The pairs of a prompt that the recipe wants: of its aspect, with margin enough; the best against the worst alone.
+
+    The margin of the best against the worst is the largest of a prompt (AGFSync, arXiv 2403.13352, equations 6 and 7);
+    of several such pairs the first counts.
+
+    Args:
+        pairs: of a row of TRAINING, ties left out.
+        recipe: see there `aspect`, `weights`, `min_margin` and `pairs`.
+    """
+    weighed = list(pairs) if recipe.weights is None else reweighted(list(pairs), recipe.weights)
+    found = [
+        Pair(pair["chosen"], pair["rejected"], pair["margin"])
+        for pair in weighed
+        if pair["aspect"] == recipe.aspect and pair["margin"] >= recipe.min_margin
+    ]
+    if recipe.pairs == "best_against_worst":
+        return [max(found, key=lambda pair: pair.margin)] if found else []
+    return found
+
+
+def drawn(pairs: Sequence[Pair], prompt_id: str, epoch: int, seed: int) -> Pair:
+    """The pair of a prompt that an epoch learns from: each prompt counts once, however many pairs it has."""
+    return random.Random(f"{seed} {epoch} {prompt_id}").choice(pairs)  # noqa: S311

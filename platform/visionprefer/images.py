@@ -65,7 +65,7 @@ class GenerateImages:
             self._loaded = None  # frees the memory of the one before
             model = self.models[digest]
             pipeline = load_pipeline(model, self.device, self.dtype)
-            if self.settings.prompt_embedding_noise and not _embeddings(pipeline):
+            if self.settings.prompt_embedding_noise and not embeddings_of(pipeline):
                 raise InputError(
                     f"images.prompt_embedding_noise is {self.settings.prompt_embedding_noise}, and {model.name!r} is a "
                     f"{type(pipeline).__name__}, which takes other embeddings than Stable Diffusion. Write 0"
@@ -135,7 +135,7 @@ class GenerateImages:
             do_classifier_free_guidance=rows[0]["guidance_scale"] > 1,
             negative_prompt=negative,
         )
-        condition = dict(zip(_embeddings(pipeline), encoded, strict=True))
+        condition = dict(zip(embeddings_of(pipeline), encoded, strict=True))
         condition["prompt_embeds"] = _perturbed(condition["prompt_embeds"], rows)
         return condition
 
@@ -183,7 +183,7 @@ def load_pipeline(model: Model, device: "torch.device", dtype: "torch.dtype") ->
     return pipeline
 
 
-def _embeddings(pipeline: Any) -> list[str]:
+def embeddings_of(pipeline: Any) -> list[str]:
     """What `encode_prompt` returns, in order, if that is as in Stable Diffusion (2) or its XL (4); else empty."""
     encode = inspect.signature(getattr(pipeline, "encode_prompt", lambda: None)).parameters
     needed = {name for name, parameter in encode.items() if parameter.default is parameter.empty}

@@ -8,28 +8,20 @@ Shapes: P pairs; C channels, H rows, W columns of latents.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
+from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
 from visionprefer.align.dpo import diffusion_dpo_loss
-from visionprefer.align.encoding import Condition
+from visionprefer.align.encoded import PairBatch
 from visionprefer.align.policy import Policy
 from visionprefer.align.recipe import DPORecipe
 from visionprefer.schema import content_id
 
 Total = Callable[[torch.Tensor], torch.Tensor]  # the sum of a tensor over all workers
-
-
-class PairBatch(NamedTuple):
-    """Pairs with the prompts that their images were made for."""
-
-    prompt_ids: list[str]
-    chosen_PCHW: torch.Tensor
-    rejected_PCHW: torch.Tensor
-    condition: Condition
 
 
 class DPOFit:
@@ -54,7 +46,12 @@ class DPOFit:
         self.policy, self.recipe, self.dtype, self.workers, self.total = policy, recipe, dtype, workers, total
         self.scheduler = DDPMScheduler.from_config(policy.pipeline.scheduler.config)
         self.optimizer = torch.optim.AdamW(policy.learnt, lr=recipe.peak_learning_rate, weight_decay=1e-2)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, _factor(recipe))
+        self.schedule = get_scheduler(
+            recipe.schedule,
+            self.optimizer,
+            num_warmup_steps=round(recipe.steps * recipe.warm_up),
+            num_training_steps=recipe.steps,
+        )
         self.average = EMAModel(policy.learnt, decay=recipe.ema) if recipe.ema else None
         self.scaler = torch.amp.GradScaler(policy.device.type, enabled=dtype == torch.float16)
 
@@ -72,8 +69,7 @@ class DPOFit:
         Raises:
             FloatingPointError: if the loss is not a number.
         """
-        here = torch.tensor(float(sum(len(part.prompt_ids) for part in parts)), device=self.policy.device)
-        pairs = self.total(here.clone())
+        pairs = self.total(torch.tensor(float(sum(len(part.prompt_ids) for part in parts)), device=self.policy.device))
         summed = torch.zeros(5, device=self.policy.device)
         for index, part in enumerate(parts):
             with self.policy.without_sync(index < len(parts) - 1):
@@ -141,17 +137,3 @@ class DPOFit:
             noise.append(torch.randn(latents_CHW.shape, generator=generator))
             timesteps.append(torch.randint(self.scheduler.config.num_train_timesteps, (), generator=generator))
         return torch.stack(noise).to(self.policy.device), torch.stack(timesteps).to(self.policy.device)
-
-
-def _factor(recipe: DPORecipe) -> Callable[[int], float]:
-    """Of the learning rate: it rises over the warm-up, then stays, or falls as a cosine."""
-    first = round(recipe.steps * recipe.warm_up)
-
-    def factor(step: int) -> float:
-        if step < first:
-            return (step + 1) / (first + 1)
-        if recipe.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, recipe.steps - first)))
-
-    return factor

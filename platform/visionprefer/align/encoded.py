@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from PIL import Image
 
-from visionprefer.align.dpo_fit import PairBatch
-from visionprefer.align.encoding import Condition, encode_images, encode_prompts
+from visionprefer.align.encoding import Condition, condition_of, encode_images, encode_prompts
 from visionprefer.align.pairs import drawn, usable
 from visionprefer.align.recipe import DPORecipe
 from visionprefer.errors import InputError
@@ -41,6 +41,15 @@ class Shapes(NamedTuple):
     size: tuple[int, int]  # of the images: height and width, pixels
 
 
+class PairBatch(NamedTuple):
+    """Pairs with the prompts that their images were made for."""
+
+    prompt_ids: list[str]
+    chosen_PCHW: torch.Tensor
+    rejected_PCHW: torch.Tensor
+    condition: Condition
+
+
 def encode(rows: pa.Table, pipeline: Any) -> pa.Table:
     """Encode prompts of the training split, with their images; others are left out.
 
@@ -49,34 +58,34 @@ def encode(rows: pa.Table, pipeline: Any) -> pa.Table:
     Raises:
         InputError: if an image cannot be decoded, naming its prompt, or if images differ in size.
     """
-    found: list[dict[str, Any]] = []
-    shapes = None
-    for row in rows.to_pylist():
-        if row["split"] != "train":
-            continue
+    rows = rows.filter(pc.field("split") == "train")
+    if not rows.num_rows:
+        return ENCODED.empty_table()
+    latents, sizes = [], []
+    for row in rows.select(["prompt_id", "images"]).to_pylist():
         images = [_opened(image["bytes"], row["prompt_id"]) for image in row["images"]]
-        latents = encode_images(pipeline, images)
-        condition = encode_prompts(pipeline, [row["prompt"]], images[0].height, images[0].width)
-        pooled = None if condition.pooled_BD is None else condition.pooled_BD[0]
-        now = Shapes(
-            tuple(condition.hidden_BTD.shape[1:]),
-            None if pooled is None else tuple(pooled.shape),
-            tuple(latents.shape[1:]),
-            (images[0].height, images[0].width),
-        )
-        check_same(shapes or now, now, row["prompt_id"])
-        shapes = now
-        found.append(
-            {
-                "prompt_id": row["prompt_id"],
-                "hidden": _code(condition.hidden_BTD[0]),
-                "pooled": None if pooled is None else _code(pooled),
-                "latents": list(map(_code, latents)),
-                "pairs": row["pairs"],
-            }
-        )
-    metadata = {"shapes": json.dumps(shapes)} if shapes else {}
-    return pa.Table.from_pylist(found, schema=ENCODED.with_metadata(metadata))
+        latents.append(encode_images(pipeline, images))
+        sizes.append((images[0].height, images[0].width))
+        if sizes[-1] != sizes[0]:
+            raise InputError(
+                f"the images of prompt {row['prompt_id']} are {images[0].width} × {images[0].height} pixels, and those "
+                f"of others {sizes[0][1]} × {sizes[0][0]}: make or resize them all to one size"
+            )
+    hidden_BTD, pooled_BD, _ = encode_prompts(pipeline, rows["prompt"].to_pylist(), *sizes[0])
+    shapes = Shapes(
+        tuple(hidden_BTD.shape[1:]),
+        None if pooled_BD is None else tuple(pooled_BD.shape[1:]),
+        tuple(latents[0].shape[1:]),
+        sizes[0],
+    )
+    columns = [
+        rows["prompt_id"],
+        list(map(_code, hidden_BTD)),
+        [None] * len(hidden_BTD) if pooled_BD is None else list(map(_code, pooled_BD)),
+        [list(map(_code, of_a_prompt)) for of_a_prompt in latents],
+        rows["pairs"],
+    ]
+    return pa.table(columns, schema=ENCODED.with_metadata({"shapes": json.dumps(shapes)}))
 
 
 def shapes_of(table: pa.Table) -> Shapes | None:
@@ -86,15 +95,6 @@ def shapes_of(table: pa.Table) -> Shapes | None:
         return None
     hidden, pooled, latents, size = json.loads(told)
     return Shapes(tuple(hidden), pooled and tuple(pooled), tuple(latents), tuple(size))
-
-
-def check_same(first: Shapes, other: Shapes, prompt_id: str) -> None:
-    """Raise InputError if images of two prompts differ in size: no step could hold both."""
-    if first.size != other.size:
-        raise InputError(
-            f"the images of prompt {prompt_id} are {other.size[1]} × {other.size[0]} pixels, and those of others "
-            f"{first.size[1]} × {first.size[0]}: make or resize them all to one size"
-        )
 
 
 def pair_batch(rows: pa.Table, shapes: Shapes, recipe: DPORecipe, epoch: int) -> PairBatch | None:
@@ -115,11 +115,8 @@ def pair_batch(rows: pa.Table, shapes: Shapes, recipe: DPORecipe, epoch: int) ->
         pooled.append(row["pooled"])
     if not ids:
         return None
-    condition = Condition(_tensor(hidden, shapes.hidden))
-    if shapes.pooled is not None:
-        height, width = shapes.size
-        sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32).expand(len(ids), 6)
-        condition = Condition(condition.hidden_BTD, _tensor(pooled, shapes.pooled), sizes)
+    pooled_PD = None if shapes.pooled is None else _tensor(pooled, shapes.pooled)
+    condition = condition_of(_tensor(hidden, shapes.hidden), pooled_PD, *shapes.size)
     return PairBatch(ids, _tensor(chosen, shapes.latents), _tensor(rejected, shapes.latents), condition)
 
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from visionprefer.errors import InputError
+from visionprefer.images import embeddings_of
 
 
 class Condition(NamedTuple):
@@ -50,18 +51,33 @@ def encode_prompts(pipeline: Any, prompts: Sequence[str], height: int, width: in
         pipeline: on its device.
         prompts: those that are longer than the encoder reads are cut, as in generating.
         height, width: of the images, pixels.
+
+    Raises:
+        InputError: if the pipeline's prompts are encoded in another way.
     """
+    names = embeddings_of(pipeline)
+    if not names:
+        raise InputError(
+            f"model is a {type(pipeline).__name__}, which takes other embeddings than Stable Diffusion. Write a Stable "
+            "Diffusion 1, 2 or XL"
+        )
     encoded = pipeline.encode_prompt(
         prompt=list(prompts),
         device=pipeline.device,
         num_images_per_prompt=1,
         do_classifier_free_guidance=False,
     )
-    if len(encoded) == 2:
-        return Condition(encoded[0])
-    hidden_BTD, _, pooled_BD, _ = encoded
-    sizes = torch.tensor([height, width, 0, 0, height, width], dtype=hidden_BTD.dtype, device=hidden_BTD.device)
-    return Condition(hidden_BTD, pooled_BD, sizes.expand(len(prompts), 6))
+    found = dict(zip(names, encoded, strict=True))
+    return condition_of(found["prompt_embeds"], found.get("pooled_prompt_embeds"), height, width)
+
+
+def condition_of(hidden_BTD: torch.Tensor, pooled_BD: torch.Tensor | None, height: int, width: int) -> Condition:
+    """The condition of images of this size in pixels, made and seen whole; see Condition."""
+    if pooled_BD is None:
+        return Condition(hidden_BTD)
+    return Condition(
+        hidden_BTD, pooled_BD, pooled_BD.new_tensor([[height, width, 0, 0, height, width]] * len(pooled_BD))
+    )
 
 
 @torch.no_grad()
@@ -69,8 +85,8 @@ def encode_images(pipeline: Any, images: Sequence[Image.Image]) -> torch.Tensor:
     """Images as scaled latents: float32 [B, C, H, W].
 
     The mean of the encoder's distribution is taken where the reference implementation draws from it anew at each step:
-    its deviation is far smaller than the latents', and a mean can be kept. In float32, since SDXL's autoencoder gives
-    NaN in float16.
+    its deviation is far smaller than the latents', and a mean can be kept. The autoencoder is in float32 from then
+    on, since SDXL's gives NaN in float16.
 
     Raises:
         InputError: if the images differ in size, or a side is no multiple of the autoencoder's factor.
@@ -83,9 +99,7 @@ def encode_images(pipeline: Any, images: Sequence[Image.Image]) -> torch.Tensor:
         raise InputError(
             f"an image has a side of {odd[0]} pixels: resize the images to multiples of {pipeline.vae_scale_factor}"
         )
-    dtype = pipeline.vae.dtype
     vae = pipeline.vae.to(torch.float32)
     pixels_B3HW = pipeline.image_processor.preprocess([image.convert("RGB") for image in images]).to(vae.device)
-    latents_BCHW = vae.encode(pixels_B3HW).latent_dist.mode() * vae.config.scaling_factor
-    vae.to(dtype)
+    latents_BCHW: torch.Tensor = vae.encode(pixels_B3HW).latent_dist.mode() * vae.config.scaling_factor
     return latents_BCHW

@@ -32,7 +32,7 @@ def usable(pairs: Sequence[dict[str, Any]], recipe: DPORecipe) -> list[Pair]:
         for pair in weighed
         if pair["aspect"] == recipe.aspect and pair["margin"] >= recipe.min_margin
     ]
-    if recipe.pairs == "best_against_worst":
+    if recipe.pairs == "best_worst":
         return [max(found, key=lambda pair: pair.margin)] if found else []
     return found
 

@@ -1,11 +1,27 @@
 """The recipe of a reward model: what it begins from, what it learns from and how; and of its variants."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from visionprefer.recipe import Fraction, Settings, Workers
 from visionprefer.schema import ASPECTS, OVERALL
+
+
+def _weigh_something(weights: dict[str, float] | None) -> dict[str, float] | None:
+    if weights is not None and not (weights and min(weights.values()) >= 0 and sum(weights.values()) > 0):
+        raise ValueError(f"weights are {weights}: write some above 0 and none below, or leave weights out")
+    return weights
+
+
+OverallWeights = Annotated[
+    dict[str, float] | None,
+    AfterValidator(_weigh_something),
+    Field(
+        description="Weights of the aspects in the overall preference; one that is left out has none. Without weights, "
+        "the overall preference is as the run has it."
+    ),
+]
 
 
 class RewardRecipe(Settings):
@@ -20,11 +36,7 @@ class RewardRecipe(Settings):
         min_length=1,
         description="Aspects of the training table that get a score each. The first is the score that counts.",
     )
-    weights: dict[str, float] | None = Field(
-        None,
-        description="Weights of the aspects in the overall preference; one that is left out has none. Without weights, "
-        "the overall preference is as the run has it.",
-    )
+    weights: OverallWeights = None
     min_margin: float = Field(0.0, ge=0, description="Leave out pairs whose scores differ by less (points of 1 to 5).")
     data_fraction: float = Field(1.0, gt=0, le=1, description="Share of the training prompts to use, chosen by hash.")
     validation: Fraction = Field(
@@ -53,14 +65,6 @@ class RewardRecipe(Settings):
     def _names_each_score_once(self) -> Self:
         if len(set(self.scores)) < len(self.scores):
             raise ValueError(f"scores are {list(self.scores)}: write each once")
-        return self
-
-    @model_validator(mode="after")
-    def _weighs_something(self) -> Self:
-        if self.weights is not None and not (
-            self.weights and min(self.weights.values()) >= 0 and sum(self.weights.values()) > 0
-        ):
-            raise ValueError(f"weights are {self.weights}: write some above 0 and none below, or leave weights out")
         return self
 
     @model_validator(mode="after")

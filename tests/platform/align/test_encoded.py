@@ -12,7 +12,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from visionprefer.align.encoded import ENCODED, check_same, encode, pair_batch, shapes_of
+from visionprefer.align.encoded import ENCODED, encode, pair_batch, shapes_of
 from visionprefer.align.encoding import encode_images, encode_prompts
 from visionprefer.align.recipe import DPORecipe
 from visionprefer.errors import InputError
@@ -115,16 +115,3 @@ def test_images_that_cannot_share_a_step_are_told(tiny_sd: Path, images: list[di
     rows = table(row("ring", [picture(1), picture(2)]), row("cross", images))
     with pytest.raises(InputError, match=message):
         encode(rows, DiffusionPipeline.from_pretrained(tiny_sd))
-
-
-def test_tables_of_other_sizes_are_told_too(tiny_sd: Path) -> None:
-    pipeline = DiffusionPipeline.from_pretrained(tiny_sd)
-    first, second = (
-        shapes_of(encode(table(row("ring", [picture(1, size), picture(2, size)])), pipeline))
-        for size in ((64, 64), (64, 32))
-    )
-    assert first is not None
-    assert second is not None
-    check_same(first, first, "ring")
-    with pytest.raises(InputError, match="images of prompt ring are 64 × 32 pixels"):
-        check_same(first, second, "ring")

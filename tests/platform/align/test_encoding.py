@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import FluxPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
 
 from visionprefer.align.encoding import Condition, encode_images, encode_prompts
@@ -82,3 +82,8 @@ def test_images_of_wrong_sizes_are_refused(tiny_sd: Path, sizes: list[tuple[int,
     assert isinstance(pipeline, StableDiffusionPipeline)
     with pytest.raises(InputError, match=message):
         encode_images(pipeline, [Image.new("RGB", size) for size in sizes])
+
+
+def test_a_pipeline_with_other_embeddings_is_refused() -> None:
+    with pytest.raises(InputError, match=r"model is a FluxPipeline, which takes other.*Write a Stable Diffusion"):
+        encode_prompts(FluxPipeline.__new__(FluxPipeline), ["a ring"], 64, 64)

@@ -31,8 +31,8 @@ def test_an_aspect_and_a_least_margin_are_asked_for() -> None:
 
 
 def test_the_best_against_the_worst_is_the_pair_of_the_largest_margin() -> None:
-    assert usable(PAIRS, recipe(pairs="best_against_worst")) == [Pair(2, 1, 2.0)]
-    assert usable([], recipe(pairs="best_against_worst")) == []
+    assert usable(PAIRS, recipe(pairs="best_worst")) == [Pair(2, 1, 2.0)]
+    assert usable([], recipe(pairs="best_worst")) == []
 
 
 def test_weights_make_the_overall_preference_anew() -> None:

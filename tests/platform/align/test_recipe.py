@@ -23,8 +23,6 @@ def test_left_out_everything_is_as_in_the_paper() -> None:
         ({"weights": {}}, "weights are {}: write some above 0"),
         ({"weights": {"fidelity": -1}}, "write some above 0 and none below"),
         ({"weights": {"fidelity": 1}, "aspect": "fidelity"}, "aspect is 'fidelity': leave one of them out"),
-        ({"workers": {"actors": [1, 2]}}, r"workers.actors is \[1, 2\]: write one number"),
-        ({"batch_size": 6}, "multiple of 4"),
     ],
 )
 def test_what_cannot_be_meant_is_told(settings: dict[str, Any], message: str) -> None:

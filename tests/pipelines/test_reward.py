@@ -128,7 +128,13 @@ def test_a_training_that_is_stopped_ends_at_once_and_goes_on_by_the_same_command
     file.write_text(recipe(tiny_blip, epochs=20).model_dump_json())
     command = [sys.executable, "-m", "visionprefer_pipelines.cli", "reward", "train", str(file)]
     command += ["--data", run.store.root, "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     while not (out / "checkpoints" / "vpscore" / "checkpoint_manager_snapshot.json").exists():
         assert process.poll() is None
         time.sleep(0.05)

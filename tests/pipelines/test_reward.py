@@ -125,7 +125,7 @@ def test_a_training_that_is_stopped_ends_at_once_and_goes_on_by_the_same_command
     tiny_blip: Path, run: RunFolder, tmp_path: Path
 ) -> None:
     file, out = tmp_path / "recipe.yaml", tmp_path / "out"
-    file.write_text(recipe(tiny_blip, epochs=20).model_dump_json())
+    file.write_text(recipe(tiny_blip, epochs=8).model_dump_json())
     command = [sys.executable, "-m", "visionprefer_pipelines.cli", "reward", "train", str(file)]
     command += ["--data", run.store.root, "--out", str(out)]
     process = subprocess.Popen(

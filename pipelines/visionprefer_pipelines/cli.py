@@ -16,7 +16,7 @@ from rich.text import Text
 
 from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
-from visionprefer.recipe_file import load_polish_recipe, load_recipe, recipe_schema
+from visionprefer.recipe_file import load_dpo_recipe, load_polish_recipe, load_recipe, recipe_schema
 from visionprefer_pipelines.cli_reward import rewards
 from visionprefer_pipelines.terminal import Address, RecipeArgument, RunArgument, Set, console_of, interrupt, path_of
 
@@ -70,6 +70,33 @@ def run(
     from visionprefer_pipelines.show import summary
 
     summary(folder, console, time.monotonic() - started, shlex.join(retry))
+
+
+@app.command()
+def dpo(
+    recipe: RecipeArgument,
+    data: Annotated[str, typer.Option(help="Folder of a finished run, whose training table is learnt from.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model. Run again to go on.")],
+    set_: Set = None,
+    address: Address = None,
+) -> None:
+    """Train an image model on the preferences of a run, by Diffusion-DPO."""
+    from visionprefer_pipelines.dpo import train_dpo
+    from visionprefer_pipelines.progress import Progress
+    from visionprefer_pipelines.show_dpo import show_dpo
+
+    started = time.monotonic()
+    settings = load_dpo_recipe(path_of(recipe), set_)
+    console = console_of()
+    signal.signal(signal.SIGTERM, interrupt)
+    console.print(Text.assemble((settings.name, "bold"), f" → {out}"))
+    try:
+        with Progress(console) as progress:
+            train_dpo(settings, data, out, progress, address)
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. What was learnt is kept in {out}. Give the same command to go on")
+        raise typer.Exit(130) from None
+    show_dpo(out, time.monotonic() - started, console)
 
 
 @app.command()

@@ -174,7 +174,7 @@ def load_pipeline(model: Model, device: "torch.device", dtype: "torch.dtype") ->
             model.location, revision=model.revision, variant=model.variant, dtype=dtype
         )
     except Exception as error:  # loaders raise errors of every kind
-        raise InputError(f"images.models: {model.name!r} cannot be loaded as a diffusers pipeline: {error}") from error
+        raise InputError(f"model {model.name!r} cannot be loaded as a diffusers pipeline: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
     for part in pipeline.components.values():

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from visionprefer.align.recipe import DPORecipe
 from visionprefer.errors import InputError
 from visionprefer.recipe import (
     ApiSettings,
@@ -27,7 +28,7 @@ from visionprefer.recipe import (
 )
 from visionprefer.reward.recipe import AblationRecipe, RewardRecipe
 
-AnyRecipe = TypeVar("AnyRecipe", Recipe, PolishRecipe, RewardRecipe, AblationRecipe)
+AnyRecipe = TypeVar("AnyRecipe", Recipe, PolishRecipe, RewardRecipe, AblationRecipe, DPORecipe)
 
 
 def load_polish_recipe(path: Path, overrides: list[str] | None = None) -> PolishRecipe:
@@ -48,6 +49,12 @@ def load_reward_recipe(path: Path, overrides: list[str] | None = None) -> Reward
 def load_ablation_recipe(path: Path) -> AblationRecipe:
     """Read a recipe of variants of a reward model, and check it; the variants themselves are not."""
     return _read(path, None, AblationRecipe)
+
+
+def load_dpo_recipe(path: Path, overrides: list[str] | None = None) -> DPORecipe:
+    """Read a recipe that trains an image model, and check it. Like `load_recipe`."""
+    recipe = _read(path, overrides, DPORecipe)
+    return recipe.model_copy(update={"model": _found(recipe.model, path.resolve().parent)})
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
@@ -77,7 +84,7 @@ def _read(path: Path, overrides: list[str] | None, kind: type[AnyRecipe]) -> Any
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{path}: " + "\n".join(_sentences(error))) from error
+        raise InputError(f"{path}: " + "\n".join(_sentences(error, kind))) from error
 
 
 def recipe_schema() -> str:
@@ -99,14 +106,14 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override}: the recipe has no such place as {key}: {error}") from error
 
 
-def _sentences(error: ValidationError) -> list[str]:
+def _sentences(error: ValidationError, kind: type[Settings]) -> list[str]:
     """One sentence per wrong field: where, what is wrong, the value found, the nearest name."""
     sentences = []
     for problem in error.errors(include_url=False):
         where = ".".join(str(part) for part in problem["loc"] if not _is_type_tag(part)) or "recipe"
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            known = _fields_at(problem["loc"][:-1])
+            known = _fields_at(problem["loc"][:-1], kind)
             near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
             hint = f"did you mean {near[0]}?" if near else "known here: " + ", ".join(known)
             sentences.append(f"{where}: no such field; {hint}")
@@ -126,7 +133,7 @@ def _is_type_tag(part: int | str) -> bool:
     )
 
 
-def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
+def _fields_at(loc: tuple[int | str, ...], kind: type[Settings]) -> list[str]:
     """Field names of the settings that stand at a place in the recipe."""
     models: dict[str, type[Settings]] = {
         "prompts": PromptSettings,
@@ -141,7 +148,7 @@ def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
         "Range": Range,
     }
     names = [part for part in loc if isinstance(part, str) and part in models]
-    return list(models[names[-1]].model_fields if names else Recipe.model_fields)
+    return list(models[names[-1]].model_fields if names else kind.model_fields)
 
 
 def _with_paths(recipe: Recipe, folder: Path) -> Recipe:

@@ -5,7 +5,7 @@ training and each image is encoded once.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,13 @@ _NO_DIFFERENCE = 1e-9  # of weighted means that are equal but for rounding
 HELD = 2048  # most images in memory that were read beside others and wait for their prompt
 
 Row = dict[str, Any]
+
+
+class Group(NamedTuple):
+    """A row group of a file: a few prompts, which always share a step, so that it is read once an epoch."""
+
+    file: str
+    group: int
 
 
 def write_training(

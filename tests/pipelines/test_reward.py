@@ -36,7 +36,7 @@ SCORES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def one_ray() -> Iterator[None]:
-    with connected(None, {"tests": Workers(actors=5)}):
+    with connected(None, {"tests": Workers(actors=3)}):
         yield
 
 

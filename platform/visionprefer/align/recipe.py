@@ -4,17 +4,19 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from visionprefer.recipe import Fraction, Settings
+from visionprefer.recipe import Fraction, TrainingSettings
 from visionprefer.reward.recipe import OverallWeights
 from visionprefer.schema import OVERALL
 
 
-class DPORecipe(Settings):
+class DPORecipe(TrainingSettings):
     """How an image model is trained by Diffusion-DPO. Left out, everything is as in the paper (arXiv 2311.12908)."""
 
     name: str = Field(pattern=r"^[\w.-]+$", description="Name of what is trained, for its card.")
     seed: int = Field(0, ge=0, description="Of LoRA's weights, the pairs that are drawn, timesteps and noise.")
     model: str = Field(description="Folder of a Stable Diffusion 1, 2 or XL, its hub id OWNER/NAME, or builtin:NAME.")
+    revision: str | None = Field(None, description="Branch, tag or commit of a hub id; resolved to a commit.")
+    variant: str | None = Field(None, description="Weights variant in the folder, such as fp16.")
     aspect: str = Field(OVERALL, description="Whose preferences are learnt from.")
     weights: OverallWeights = None
     min_margin: float = Field(0.0, ge=0, description="Leave out pairs whose scores differ by less (points of 1 to 5).")
@@ -28,7 +30,7 @@ class DPORecipe(Settings):
     )
     beta: float = Field(5000.0, gt=0, description="How closely the model is held to what it was: the larger, the more.")
     steps: int = Field(2000, ge=1, description="Optimizer steps.")
-    batch_size: int = Field(2048, ge=1, description="Pairs of one optimizer step.")
+    batch_size: int = Field(2048, ge=1, description="Pairs of one optimizer step, on all workers together.")
     learning_rate: float | None = Field(
         None, gt=0, description="Of AdamW, at its peak; null: 1e-8 times the batch size."
     )
@@ -39,6 +41,10 @@ class DPORecipe(Settings):
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients longer than this, all together, are cut to it.")
     ema: float | None = Field(
         None, gt=0, lt=1, description="Decay of a moving average of the weights, which is kept then; null: the last."
+    )
+
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations again in the backward pass: slower, in less memory."
     )
 
     @property

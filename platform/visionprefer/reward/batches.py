@@ -20,16 +20,9 @@ from visionprefer.reward.loss import Pairs
 from visionprefer.reward.recipe import RewardRecipe
 from visionprefer.schema import PAIR, uniform
 from visionprefer.store import Store
-from visionprefer.training_table import ROWS_PER_GROUP, reweighted
+from visionprefer.training_table import ROWS_PER_GROUP, Group, reweighted
 
 Purpose = Literal["training", "validation", "held_out"]
-
-
-class Group(NamedTuple):
-    """A row group of a training file: a few prompts, which always share a step, so that it is read once an epoch."""
-
-    file: str
-    group: int
 
 
 def serves(row: dict[str, Any], purpose: Purpose, recipe: RewardRecipe) -> bool:

@@ -5,6 +5,8 @@ from typing import Any
 
 import jinja2
 
+from visionprefer.reward.vpscore import VPScore
+
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
@@ -14,13 +16,12 @@ def best_epoch(record: dict[str, Any]) -> dict[str, Any]:
     return min(record["history"], key=lambda epoch: epoch["loss"][score])
 
 
-def write_card(folder: Path, record: dict[str, Any], digest: str) -> None:
+def write_card(folder: Path, record: dict[str, Any]) -> None:
     """Write README.md into a model's folder.
 
     Args:
         folder: of the model.
         record: what `training.json` holds: history, seconds, trained_on.
-        digest: of the model.
     """
     about = record["trained_on"]
     recipe = about["recipe"]
@@ -29,7 +30,7 @@ def write_card(folder: Path, record: dict[str, Any], digest: str) -> None:
         "run": about["run"],
         "training table": about["training_table"],
         "time": f"{record['seconds'] / 60:.1f} min",
-        "digest": digest,
+        "digest": VPScore.from_pretrained(folder).digest,
         **{key: recipe[key] for key in ("seed", "epochs", "batch_size", "learning_rate", "frozen", "dropout", "dtype")},
     }
     environment = jinja2.Environment(

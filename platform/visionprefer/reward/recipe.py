@@ -1,10 +1,10 @@
 """The recipe of a reward model: what it begins from, what it learns from and how; and of its variants."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from visionprefer.recipe import Fraction, Settings, Workers
+from visionprefer.recipe import Fraction, Settings, TrainingSettings
 from visionprefer.schema import ASPECTS, OVERALL
 
 
@@ -24,7 +24,7 @@ OverallWeights = Annotated[
 ]
 
 
-class RewardRecipe(Settings):
+class RewardRecipe(TrainingSettings):
     """How VP-Score is trained. Left out, everything is as in ImageReward."""
 
     name: str = Field(pattern=r"^[\w.-]+$", description="Name of the model, for its card and for who asks an endpoint.")
@@ -46,7 +46,6 @@ class RewardRecipe(Settings):
     batch_size: int = Field(
         64, ge=4, multiple_of=4, description="Prompts of one optimizer step, on all workers together."
     )
-    accumulation: int = Field(1, ge=1, description="Forward passes that a worker makes of its part of a step.")
     learning_rate: float = Field(1e-5, gt=0, description="Of Adam, at its peak; it falls to 0 as a cosine.")
     max_grad_norm: float | None = Field(
         None, gt=0, description="Gradients longer than this, all weights together, are cut to it; None: none is."
@@ -54,23 +53,11 @@ class RewardRecipe(Settings):
     warm_up: Fraction = Field(0.0, description="Share of the steps in which the learning rate rises from 0.")
     frozen: Fraction = Field(0.7, description="Share of each encoder's layers that stay as they are, from the bottom.")
     dropout: bool = Field(True, description="Whether layers drop activations while training.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Precision of the passes; weights stay in float32. auto: bfloat16 on a GPU, else float32."
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where the worker has one.")
-    retries: int = Field(3, ge=0, description="How often training goes on from the last epoch when a worker dies.")
-    workers: Workers = Workers()
 
     @model_validator(mode="after")
     def _names_each_score_once(self) -> Self:
         if len(set(self.scores)) < len(self.scores):
             raise ValueError(f"scores are {list(self.scores)}: write each once")
-        return self
-
-    @model_validator(mode="after")
-    def _has_so_many_workers(self) -> Self:
-        if not isinstance(self.workers.actors, int):
-            raise ValueError(f"workers.actors is {list(self.workers.actors)}: write one number")
         return self
 
 

@@ -14,7 +14,7 @@ from rich.progress import track
 from torch.nn.functional import mse_loss
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from visionprefer.blocksworld.training import data, layout, loop, text, tokens
+from visionprefer.blocksworld.training import captions, data, layout, loop, text, tokens
 from visionprefer.blocksworld.training.vae import CHANNELS
 
 SCHEDULE = {
@@ -33,7 +33,16 @@ _DRAWN_WEIGHT = 4.0
 
 @dataclass(frozen=True)
 class Size:
-    """How large an image model is, and how long it trains."""
+    """How large an image model is, and how long it trains on what.
+
+    Attributes:
+        channels: of the UNet's two levels.
+        text, layers: width and depth of the text encoder.
+        steps, batch: of the UNet.
+        scenes: how many different ones.
+        mixed_up: share of the captions' words and relations that are wrong where they can be, while the UNet learns.
+        learning_rate: at its peak.
+    """
 
     channels: tuple[int, int]
     text: int
@@ -41,12 +50,13 @@ class Size:
     steps: int
     batch: int = 48
     scenes: int = 40_000
+    mixed_up: float = 0.0
     learning_rate: float = 1.5e-3
 
 
 SIZES = {
     "blocks-sd": Size(channels=(32, 64), text=96, layers=2, steps=24_000),
-    "blocks-sd-small": Size(channels=(24, 48), text=64, layers=2, steps=14_000),
+    "blocks-sd-small": Size(channels=(32, 64), text=64, layers=2, steps=24_000, mixed_up=0.4),
 }
 
 
@@ -107,8 +117,9 @@ def train(folder: Path, vae_folder: Path, size: Size, seed: int) -> None:
 
     def loss(step: int) -> torch.Tensor:
         rows = data.batch(size.batch, len(pool.scenes), step, seed)
-        prompts = text.worded(pool, rows, random.Random(f"{seed} {step}"))
-        ids = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        chance = random.Random(f"{seed} {step}")
+        told = [captions.mixed_up(pool.descriptions[row], size.mixed_up, chance) for row in rows]
+        ids = tokenizer(text.worded(told, chance), padding="max_length", truncation=True, return_tensors="pt").input_ids
         hidden = encoder(ids.to(data.DEVICE)).last_hidden_state
         noise = torch.randn((len(rows), CHANNELS, 8, 8)).to(data.DEVICE)
         timesteps = torch.cat([torch.randint(_NOISY_FROM, 1000, (noisy,)), torch.randint(1000, (size.batch - noisy,))])

@@ -62,7 +62,7 @@ def train(text_encoder: Any, tokenizer: Any, pool: Pool, folder: Path, seed: int
 
     def loss(step: int) -> torch.Tensor:
         rows = batch(BATCH, len(pool.scenes), step, seed)
-        prompts = worded(pool, rows, random.Random(f"{seed} text {step}"))
+        prompts = worded([pool.descriptions[row] for row in rows], random.Random(f"{seed} text {step}"))
         wanted = torch.tensor([asked_for(prompt) for prompt in prompts]).to(DEVICE)
         ids = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         read = reader.text_encoder(ids.to(DEVICE))
@@ -78,9 +78,9 @@ def train(text_encoder: Any, tokenizer: Any, pool: Pool, folder: Path, seed: int
     return reader.requires_grad_(False)
 
 
-def worded(pool: Pool, rows: list[int], chance: random.Random) -> list[str]:
-    """The prompts of these scenes, in words drawn by chance; some are empty."""
-    return ["" if chance.random() < EMPTY_PROMPTS else word(pool.descriptions[row], chance) for row in rows]
+def worded(descriptions: list[Description], chance: random.Random) -> list[str]:
+    """Prompts of these, in words drawn by chance; some are empty."""
+    return ["" if chance.random() < EMPTY_PROMPTS else word(description, chance) for description in descriptions]
 
 
 def asked_for(prompt: str) -> list[int]:

@@ -1,0 +1,121 @@
+"""What actors of Ray Data and workers of Ray Train do while an image model learns by Diffusion-DPO."""
+
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import ray.train
+import torch
+from ray.train.torch import get_device, prepare_model
+
+from visionprefer.align.dpo_fit import DPOFit
+from visionprefer.align.encoded import PairBatch, Shapes, encode, pair_batch
+from visionprefer.align.policy import Policy
+from visionprefer.align.recipe import DPORecipe
+from visionprefer.align.steps import Step
+from visionprefer.devices import choose
+from visionprefer.images import load_pipeline
+from visionprefer.models import Model
+from visionprefer.store import Store
+from visionprefer.training_table import ROWS_PER_GROUP, Group
+from visionprefer_pipelines.row_groups import stream
+from visionprefer_pipelines.training_worker import Course, total
+from visionprefer_pipelines.units import telling_what_to_mend
+
+CHECKPOINTS = 20  # in a training
+_CPU = torch.device("cpu")
+
+
+class EncodeTraining:
+    """Files of the training table become files of latents and text embeddings, a few prompts a row group."""
+
+    def __init__(self, recipe: DPORecipe, model: Model, store: Store, log: Any) -> None:
+        self.recipe, self.model, self.store, self.log = recipe, model, store, log
+        self.pipeline: Any = None
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Encode the files of a batch. Columns in and out: file, of the training table; name, of what it becomes."""
+        with telling_what_to_mend(self.log):
+            if self.pipeline is None:
+                device, dtype = choose(self.recipe.device, self.recipe.dtype, on_gpu="float16")
+                self.pipeline = load_pipeline(self.model, device, dtype)
+            for row in batch.to_pylist():
+                rows = self.store.read_table(row["file"])
+                parts = [rows.slice(start, ROWS_PER_GROUP) for start in range(0, rows.num_rows, ROWS_PER_GROUP)]
+                encoded = [encode(part, self.pipeline) for part in parts]
+                self.store.write_table(row["name"], _joined(encoded), ROWS_PER_GROUP)
+        return batch
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    """All rows of tables, of which those that have any tell the shapes of their codes."""
+    return pa.concat_tables([table for table in tables if table.num_rows] or tables[:1])
+
+
+class Task(NamedTuple):
+    """What the driver tells its workers."""
+
+    recipe: DPORecipe
+    model: Model
+    store: Store
+    steps: list[Step]
+    shapes: Shapes
+
+
+def learn(config: dict[str, Any]) -> None:
+    """Train, and report checkpoints to Ray Train."""
+    task: Task = config["task"]
+    recipe, context = task.recipe, ray.train.get_context()
+    worker, workers = context.get_world_rank(), context.get_world_size()
+    device = get_device()
+    _, dtype = choose(device.type, recipe.dtype, on_gpu="bfloat16")
+    torch.manual_seed(recipe.seed)  # LoRA begins alike on all workers
+    pipeline = load_pipeline(task.model, _CPU, torch.float32)
+    pipeline.unet.to(device)
+    if recipe.gradient_checkpointing:
+        pipeline.unet.enable_gradient_checkpointing()
+    policy = Policy(pipeline, recipe.lora_rank)
+    policy.learner = prepare_model(policy.unet)
+    fit = DPOFit(policy, recipe, dtype, workers, total)
+    course = Course(config["log"] if worker == 0 else None, recipe.steps)
+    first = 0
+    if saved := course.resumed():
+        fit.load(saved)
+        first = saved["step"]
+    store, steps = task.store, task.steps[first:]
+
+    def read(groups: list[Group]) -> pa.Table:
+        return pa.concat_tables(store.read_row_group(*group) for group in groups)
+
+    told: list[dict[str, float]] = []
+    every = -(-recipe.steps // CHECKPOINTS)
+    prompts = stream([step.groups[worker::workers] for step in steps], read)
+    for number, (step, rows) in enumerate(zip(steps, prompts, strict=True), start=first):
+        told.append(fit.step(_cut(rows, task, step.epoch), number))
+        course.stepped(number, told[-1]["loss"])
+        if (number + 1) % every == 0 and number + 1 < recipe.steps:
+            _note(course, number + 1, told)
+            course.report(number + 1, fit.state())
+            told = []
+    if told:
+        _note(course, recipe.steps, told)
+    state = fit.state()
+    fit.finish()
+    course.report(recipe.steps, state, policy.save_pretrained)
+
+
+def _cut(rows: pa.Table, task: Task, epoch: int) -> list[PairBatch]:
+    """Prompts of one step as so many batches as its gradient is accumulated over."""
+    size = -(-rows.num_rows // task.recipe.accumulation)
+    slices = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
+    batches = [pair_batch(part, task.shapes, task.recipe, epoch) for part in slices]
+    return [batch for batch in batches if batch is not None]
+
+
+def _note(course: Course, step: int, told: list[dict[str, float]]) -> None:
+    """Keep the means over some steps, and tell of them."""
+    means = {name: sum(one[name] for one in told) / len(told) for name in told[0]}
+    course.history.append({"step": step, **means})
+    course.say(
+        f"step {step:,} of {course.steps:,}: loss {means['loss']:.4f}; {means['right']:.1%} of the pairs moved the "
+        "right way"
+    )

@@ -1,0 +1,129 @@
+"""What the drivers of all trainings do alike: a folder that goes on where it stopped, Ray Train, what workers say."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Thread
+from typing import Any, NamedTuple
+
+import ray
+import ray.train
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from visionprefer.errors import InputError
+from visionprefer.recipe import Workers
+from visionprefer.schema import content_id
+from visionprefer_pipelines.progress import Progress
+from visionprefer_pipelines.training_worker import MODEL
+from visionprefer_pipelines.units import commit_log
+
+CHECKPOINTS = "checkpoints"
+MADE_FROM = "training.json"
+
+
+class Run(NamedTuple):
+    """One training.
+
+    Attributes:
+        name: of what is trained.
+        out: the folder that gets it.
+        trained_on: everything that decides what is learnt, for `training.json`.
+        workers, retries: of the recipe.
+    """
+
+    name: str
+    out: Path
+    trained_on: dict[str, Any]
+    workers: Workers
+    retries: int
+
+
+def is_to_do(out: Path, trained_on: dict[str, Any], progress: Progress) -> bool:
+    """Whether there is something to train. Raises InputError if the folder holds another training."""
+    made_from, digest = out / MADE_FROM, content_id(trained_on)
+    if made_from.exists():
+        record = json.loads(made_from.read_text(encoding="utf-8"))
+        if record["digest"] != digest:
+            raise InputError(f"--out {out}: another recipe or table was trained there. Write another --out")
+        if "trained_on" in record:
+            progress.say(f"{out} is trained already")
+            return False
+    elif out.exists() and any(out.iterdir()):
+        raise InputError(f"--out {out}: the folder holds other things. Write a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    made_from.write_text(json.dumps({"digest": digest}), encoding="utf-8")
+    return True
+
+
+def train(
+    run: Run,
+    learn: Callable[[dict[str, Any]], None],
+    task: Any,
+    progress: Progress,
+    write_card: Callable[[Path, dict[str, Any]], None],
+) -> None:
+    """Train, or go on training; then put what was trained into the run's folder, with its card and `training.json`.
+
+    Args:
+        run: what, and where.
+        learn: what each worker does, given {"task": task, "log": a CommitLog}. The last checkpoint of its Course holds
+            what was trained.
+        task: for the workers.
+        progress: told what the workers say.
+        write_card: given the folder and the record.
+    """
+    log = commit_log()
+    result = _followed(_trainer(run, learn, {"task": task, "log": log}), log, progress)
+    with result.checkpoint.as_directory() as folder:
+        shutil.copytree(Path(folder) / MODEL, run.out, dirs_exist_ok=True)
+    course = {name: result.metrics[name] for name in ("history", "seconds")}
+    record = {"digest": content_id(run.trained_on), **course, "trained_on": run.trained_on}
+    write_card(run.out, record)
+    # Last: where it says what it was trained on, everything is there.
+    (run.out / MADE_FROM).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(run.out / CHECKPOINTS)
+
+
+def _trainer(run: Run, learn: Callable[[dict[str, Any]], None], config: dict[str, Any]) -> TorchTrainer:
+    workers = run.workers
+    resources = {"CPU": workers.num_cpus, **workers.resources}
+    if workers.num_gpus:
+        resources["GPU"] = workers.num_gpus
+    return TorchTrainer(
+        learn,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(
+            num_workers=int(str(workers.actors)), use_gpu=workers.num_gpus > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=run.name,
+            storage_path=str((run.out / CHECKPOINTS).resolve()),
+            failure_config=FailureConfig(max_failures=run.retries),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+
+
+def _followed(trainer: TorchTrainer, log: Any, progress: Progress) -> Any:
+    """Train, and pass on what the workers say meanwhile."""
+    training: Future[Any] = Future()
+    # No executor's thread: Python would wait for it, and a person who stops a training would wait for its end.
+    Thread(target=_settle, args=(training, trainer), daemon=True).start()
+    while not training.done():
+        time.sleep(0.5)
+        for _, sentence in ray.get(log.take.remote()):
+            progress.say(sentence)
+    for _, sentence in ray.get(log.take.remote()):
+        progress.say(sentence)
+    return training.result()
+
+
+def _settle(training: "Future[Any]", trainer: TorchTrainer) -> None:
+    try:
+        training.set_result(trainer.fit())
+    except BaseException as error:  # noqa: BLE001  raised again by whoever asks for the result
+        training.set_exception(error)

@@ -1,0 +1,139 @@
+"""An image model learns from preferences on Ray Train: alike with one worker and two, and on through a death."""
+
+import io
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from rich.console import Console
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from visionprefer.align.recipe import DPORecipe
+from visionprefer.errors import InputError
+from visionprefer.recipe import Workers
+from visionprefer.run_folder import RunFolder
+from visionprefer_pipelines.cli import app
+from visionprefer_pipelines.cluster import connected
+from visionprefer_pipelines.dpo import train_dpo
+from visionprefer_pipelines.progress import Progress
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+SCORES = {
+    f"prompt {n}": ("held_out" if n % 6 == 0 else "train", [[score] * 4 for score in (1, 2, 4, 5)]) for n in range(24)
+}
+LORA = "pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray() -> Iterator[None]:
+    with connected(None, {"tests": Workers(actors=3)}):
+        yield
+
+
+@pytest.fixture
+def run(make_run: Callable[..., RunFolder]) -> RunFolder:
+    return make_run(SCORES)
+
+
+def recipe(model: Path, **changes: Any) -> DPORecipe:
+    settings = {"lora_rank": 4, "beta": 500, "steps": 20, "batch_size": 8, "learning_rate": 1e-3, "warm_up": 0}
+    return DPORecipe.model_validate({"name": "r", "model": str(model), **settings, **changes})
+
+
+def go(recipe: DPORecipe, run: RunFolder, out: Path) -> tuple[list[dict[str, float]], str]:
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(console) as progress:
+        train_dpo(recipe, run.store.root, out, progress)
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    return json.loads((out / "training.json").read_text())["history"], told
+
+
+def test_one_worker_and_two_learn_the_same_from_what_was_encoded_once(
+    tiny_sd: Path, run: RunFolder, tmp_path: Path
+) -> None:
+    """In float32 the losses of all steps agree to a thousandth, while the policy moves towards what was preferred."""
+    alone, told = go(recipe(tiny_sd), run, tmp_path / "one")
+    assert "encoded 1 of 1 files" in told
+    assert "20 training prompts have a pair" in told
+    assert alone[0]["loss"] == pytest.approx(np.log(2), abs=1e-3)
+    late = {name: np.mean([row[name] for row in alone[-10:]]) for name in alone[0]}
+    assert late["loss"] < alone[0]["loss"] - 0.01
+    assert late["right"] > 0.6
+    shared, told = go(recipe(tiny_sd, workers={"actors": 2}, accumulation=2), run, tmp_path / "two")
+    assert "latents and text embeddings are there already" in told
+    assert [row["step"] for row in shared] == [row["step"] for row in alone] == list(range(1, 21))
+    assert [row["loss"] for row in shared] == pytest.approx([row["loss"] for row in alone], abs=1e-3)
+    assert not (tmp_path / "one" / "checkpoints").exists()
+
+    # What is kept is what stock diffusers loads, and it draws something else than before.
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_sd)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def draw() -> np.ndarray:
+        return pipeline("a", num_inference_steps=2, generator=torch.Generator().manual_seed(0), output_type="np").images
+
+    before = draw()
+    pipeline.load_lora_weights(tmp_path / "one")
+    assert np.abs(draw() - before).max() > 1e-3
+
+    # Given again, nothing is done; another recipe is not mixed in.
+    _, told = go(recipe(tiny_sd), run, tmp_path / "one")
+    assert "is trained already" in told
+    with pytest.raises(InputError, match="another recipe or table was trained there"):
+        go(recipe(tiny_sd, beta=100), run, tmp_path / "one")
+
+
+def test_a_worker_that_is_killed_is_replaced_and_what_is_learnt_is_the_same(
+    tiny_sd: Path, run: RunFolder, tmp_path: Path
+) -> None:
+    undisturbed, _ = go(recipe(tiny_sd, ema=0.9, steps=60), run, tmp_path / "undisturbed")
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not (tmp_path / "killed" / "checkpoints" / "dpo" / "checkpoint_manager_snapshot.json").exists():
+            time.sleep(0.02)  # from then on Ray knows of a checkpoint
+        for process in psutil.Process().children(recursive=True):
+            if any("RayTrainWorker" in part for part in process.cmdline()):
+                os.kill(process.pid, signal.SIGKILL)
+                killed.append(process.pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    found, told = go(recipe(tiny_sd, ema=0.9, steps=60), run, tmp_path / "killed")
+    killer.join()
+    assert killed
+    assert "going on at step" in told
+    assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in undisturbed], abs=1e-5)
+    weights = [load_file(tmp_path / name / LORA) for name in ("undisturbed", "killed")]
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-5) for name in weights[0])
+
+
+def test_all_weights_are_trained_from_the_command_line(tiny_sd: Path, run: RunFolder, tmp_path: Path) -> None:
+    file, out = tmp_path / "recipe.yaml", tmp_path / "out"
+    settings = {"lora_rank": None, "steps": 2, "gradient_checkpointing": True, "pairs": "best_worst"}
+    file.write_text(recipe(tiny_sd, **settings).model_dump_json())
+    answer = CliRunner().invoke(app, ["dpo", str(file), "--data", run.store.root, "--out", str(out)])
+    assert answer.exit_code == 0, answer.output
+    assert f"The pipeline is in {out}" in answer.output
+    tuned, base = (StableDiffusionPipeline.from_pretrained(folder).unet.state_dict() for folder in (out, tiny_sd))
+    assert any(not torch.equal(tuned[name], base[name]) for name in base)
+
+
+def test_what_cannot_be_trained_is_told(tiny_sd: Path, run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"batch_size is 64, and 20 training prompts"):
+        go(recipe(tiny_sd, batch_size=64), run, tmp_path / "large")
+    with pytest.raises(InputError, match="0 training prompts have a pair of 'beauty'"):
+        go(recipe(tiny_sd, aspect="beauty"), run, tmp_path / "beauty")
+    with pytest.raises(InputError, match="there is no such folder"):
+        go(recipe(tmp_path / "nowhere"), run, tmp_path / "nothing")

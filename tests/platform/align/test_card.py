@@ -1,0 +1,35 @@
+"""The card of a trained image model says where it comes from and how it is loaded."""
+
+from pathlib import Path
+
+from visionprefer.align.card import write_card
+from visionprefer.align.recipe import DPORecipe
+
+
+def card(folder: Path, **changes: object) -> str:
+    recipe = DPORecipe.model_validate({"name": "better", "model": "owner/sd", **changes})
+    about = {"run": "somebody's", "training_table": "d1", "model": "owner/sd", "model_digest": "abc"}
+    row = {"step": 2000, "loss": 0.61, "right": 0.7, "margin": 0.25}
+    record = {"history": [row], "seconds": 90.0}
+    trained_on = about | {"model_revision": "c0ffee", "recipe": recipe.model_dump(mode="json")}
+    write_card(folder, record | {"trained_on": trained_on})
+    return (folder / "README.md").read_text()
+
+
+def test_lora_weights_are_loaded_beside_their_base(tmp_path: Path) -> None:
+    text = card(tmp_path, lora_rank=8)
+    assert text.startswith("---\nlibrary_name: diffusers\n")
+    assert "base_model: owner/sd" in text
+    assert f'pipeline.load_lora_weights("{tmp_path.name}")' in text
+    assert "| 2,000 | 0.6100 | 70.0 % | 0.250 |" in text
+    assert "| time | 1.5 min |" in text
+
+
+def test_a_whole_pipeline_is_loaded_alone(tmp_path: Path) -> None:
+    text = card(tmp_path)
+    assert f'DiffusionPipeline.from_pretrained("{tmp_path.name}")' in text
+    assert "lora" not in text
+
+
+def test_a_built_in_base_says_where_it_lies(tmp_path: Path) -> None:
+    assert 'BUILTIN_MODELS / "blocks-sd"' in card(tmp_path, model="builtin:blocks-sd", lora_rank=8)

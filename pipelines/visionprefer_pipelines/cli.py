@@ -100,6 +100,22 @@ def dpo(
 
 
 @app.command()
+def evaluate(
+    run_dir: RunArgument,
+    reward: Annotated[
+        list[Path] | None, typer.Option(help="Folder of a trained VP-Score that scores the images. May be repeated.")
+    ] = None,
+) -> None:
+    """Set the image models of a run against each other; writes DIR/evaluation.html and DIR/evaluation.json.
+
+    The run's recipe has every_model: true, so that all models draw each prompt from the same noise.
+    """
+    from visionprefer_pipelines.show_evaluation import show_evaluation
+
+    show_evaluation(run_dir, reward or [], console_of())
+
+
+@app.command()
 def polish(
     recipe: Annotated[str, typer.Argument(help="A YAML file with prompts, and who polishes them.")],
     out: Annotated[str, typer.Option(help="Folder for the polished prompts. Run again to go on.")],

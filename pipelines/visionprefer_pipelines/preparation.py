@@ -83,7 +83,8 @@ def check(recipe: Recipe) -> list[str]:
         images = f"{plan.rows.num_rows} images to take over and judge"
     else:
         prompts = read_prompts(recipe.prompts, recipe.seed)
-        images = f"{prompts.kept.num_rows * recipe.images.images_per_prompt} images to make and judge"
+        of_a_prompt = recipe.images.images_per_prompt * (len(recipe.images.models) if recipe.images.every_model else 1)
+        images = f"{prompts.kept.num_rows * of_a_prompt} images to make and judge"
     counts = f"{prompts.kept.num_rows} prompts kept, {prompts.rejected.num_rows} rejected"
     return [*(f"· {note}" for note in _notes(recipe, prompts)), f"{counts}; {images}"]
 

@@ -154,7 +154,7 @@ class GenerateImages:
 
 
 def load_pipeline(model: Model, device: "torch.device", dtype: "torch.dtype") -> Any:
-    """Load a diffusers pipeline, ready to generate.
+    """Load a diffusers pipeline, ready to generate; LoRA weights are added to those of their base.
 
     Raises:
         InputError: if diffusers cannot load it, with diffusers' reason.
@@ -169,6 +169,12 @@ def load_pipeline(model: Model, device: "torch.device", dtype: "torch.dtype") ->
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
+    if model.base:
+        pipeline = load_pipeline(model.base, device, dtype)
+        pipeline.load_lora_weights(model.location)
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+        return pipeline
     try:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
             model.location, revision=model.revision, variant=model.variant, dtype=dtype

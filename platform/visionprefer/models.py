@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from visionprefer.errors import InputError, missing_extra
 from visionprefer.schema import content_id
 
+LORA_WEIGHTS = "pytorch_lora_weights.safetensors"  # as diffusers names them
 WEIGHTS = (".safetensors", ".bin", ".pt", ".onnx", ".msgpack")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 BUILTIN = "builtin:"  # before the name of a model that comes with the package
@@ -24,6 +25,7 @@ class Model(NamedTuple):
     revision: str | None  # commit of a hub id
     variant: str | None
     digest: str  # of the folder's content, or of hub id and commit
+    base: "Model | None" = None  # where the folder holds LoRA weights: the model they belong to
 
     @property
     def location(self) -> str:
@@ -46,16 +48,18 @@ def find_model(
     """Find a model by its name, and check that a folder holds all its parts.
 
     Args:
-        name: folder, hub id OWNER/NAME, or builtin:NAME.
+        name: folder, hub id OWNER/NAME, or builtin:NAME. A folder may hold LoRA weights that were trained here.
         kind: the library whose `from_pretrained` is to load it.
         revision: branch, tag or commit of a hub id.
         variant: weights variant, such as fp16.
         commit: what the revision stood for before; None: ask the hub.
 
     Raises:
-        InputError: if there is no such folder or hub id, or the folder lacks a part.
+        InputError: if there is no such folder or hub id, or the folder lacks a part, or LoRA weights their base.
     """
     folder = _folder(name)
+    if kind == "diffusers" and (folder / LORA_WEIGHTS).is_file():
+        return _lora(name, folder)
     if folder.is_dir():
         _check_folder(folder, kind)
         return Model(name, None, variant, content_id(_folder_digest(folder), variant))
@@ -66,6 +70,27 @@ def find_model(
         raise InputError(f"model {name!r}: there is no such folder. Write the path of a model folder, or OWNER/NAME")
     commit = commit or _hub_commit(name, revision)
     return Model(name, commit, variant, content_id(name, commit, variant))
+
+
+def _lora(name: str, folder: Path) -> Model:
+    try:
+        about = json.loads((folder / "training.json").read_text(encoding="utf-8"))["trained_on"]
+        asked = about["recipe"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"model {str(folder)!r} holds LoRA weights, and no training.json beside them says of which model. Write a "
+            "folder that `visionprefer dpo` made, or a whole pipeline"
+        ) from error
+    base = find_model(asked["model"], "diffusers", asked["revision"], asked["variant"], about["model_revision"])
+    if base.digest != about["model_digest"]:
+        raise InputError(
+            f"model {str(folder)!r} holds LoRA weights for {asked['model']!r}, which is not what it was when they were "
+            "trained: train again"
+        )
+    with (folder / LORA_WEIGHTS).open("rb") as content:
+        return Model(
+            name, None, None, content_id(hashlib.file_digest(content, "sha256").hexdigest(), base.digest), base
+        )
 
 
 def served_model(name: str, base_url: str | None) -> Model:

@@ -33,6 +33,8 @@ class Plan(NamedTuple):
 def plan_generation(prompts: pa.Table, settings: ImageSettings, models: list[Model], seed: int) -> Plan:
     """Plan the images of all prompts.
 
+    A candidate's seed follows from its id or, where every model makes all candidates, from the prompt and its number.
+
     Args:
         prompts: PROMPTS.
         settings: `models` in the same order as the argument.
@@ -41,14 +43,18 @@ def plan_generation(prompts: pa.Table, settings: ImageSettings, models: list[Mod
 
     Returns:
         A plan in blocks of at most `block_size` images of one model, images of equal guidance and steps side by side.
+        Where every model makes all candidates, those of the first come first, and those that models make from the same
+        noise are `images_per_prompt` apart.
     """
     shares = [model.share if model.share is not None else 1 / len(models) for model in settings.models]
     rows = []
     for prompt in prompts.to_pylist():
-        for candidate in range(settings.images_per_prompt):
-            draw = (seed, prompt["prompt_id"], candidate)
-            chosen = _chosen(shares, uniform("model", *draw))
-            rows.append(_row(prompt, candidate, settings, settings.models[chosen], models[chosen], draw))
+        for number in range(settings.images_per_prompt):
+            draw = (seed, prompt["prompt_id"], number)
+            chosen = range(len(models)) if settings.every_model else [_chosen(shares, uniform("model", *draw))]
+            for place in chosen:
+                candidate = number + place * settings.images_per_prompt * settings.every_model
+                rows.append(_row(prompt, candidate, settings, settings.models[place], models[place], draw))
     blocks, places = [], 0
     for block in _blocks(rows, settings):
         blocks.append(block)
@@ -129,7 +135,7 @@ def _row(
         "image_id": image_id,
         **_prompt_columns(prompt),
         "candidate": candidate,
-        "seed": int(content_id("seed", image_id)[:16], 16) >> 1,
+        "seed": int(content_id("seed", *(draw if settings.every_model else [image_id]))[:16], 16) >> 1,
         "model": model.label,
         "model_digest": model.digest,
         **made_with,

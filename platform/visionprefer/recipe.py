@@ -130,6 +130,11 @@ class ImageSettings(Settings):
         "(file_name, text), or a Parquet file with a prompt and an image column.",
     )
     images_per_prompt: int = Field(4, ge=1, description="Candidates for each prompt.")
+    every_model: bool = Field(
+        False,
+        description="true: each model makes so many candidates, from the same noise as the others, to compare models; "
+        "false: a model is drawn for each candidate.",
+    )
     height: int | None = Field(None, ge=8, description="Pixels, a multiple of 8; null: the model's own size.")
     width: int | None = Field(None, ge=8, description="Pixels, a multiple of 8; null: the model's own size.")
     negative_prompt: str | None = Field(None, description="What guidance leads away from.")
@@ -155,6 +160,16 @@ class ImageSettings(Settings):
                 raise ValueError(f"{size} is half a size: write {field} too, or neither")
             if value is not None and value % 8:
                 raise ValueError(f"{field} is {value}: write a multiple of 8, such as {value // 8 * 8}")
+        return self
+
+    @model_validator(mode="after")
+    def _compares_models_alike(self) -> Self:
+        if self.every_model and any(model.share is not None for model in self.models):
+            raise ValueError("every_model is true, and models have shares: each makes all images; leave out the shares")
+        if self.every_model and self.prompt_embedding_noise:
+            raise ValueError("every_model is for models that get the same noise: write prompt_embedding_noise: 0")
+        if self.every_model and len(self.models) < 2:
+            raise ValueError(f"every_model is true, and there are {len(self.models)} models: write two or more")
         return self
 
     @model_validator(mode="after")

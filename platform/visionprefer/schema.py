@@ -99,8 +99,8 @@ PLAN = pa.schema(
         ("prompt_id", pa.string()),
         ("prompt", pa.string()),
         ("split", pa.string()),
-        ("candidate", pa.int32()),  # 0 … images_per_prompt − 1
-        ("seed", pa.int64()),  # hash of the image id, 0 … 2⁶³ − 1; null for images that existed already
+        ("candidate", pa.int32()),  # 0 … images_per_prompt − 1; times the models, where every model makes all
+        ("seed", pa.int64()),  # 0 … 2⁶³ − 1, by hash; null for images that existed already
         ("model", pa.string()),  # as the recipe names it; null for images that existed already
         ("model_digest", pa.string()),
         ("guidance_scale", pa.float64()),

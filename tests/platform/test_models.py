@@ -146,3 +146,32 @@ def test_a_builtin_model_lies_where_the_package_does(builtin: Path, monkeypatch:
 def test_a_wrong_name_is_told_with_the_right_ones(builtin: Path) -> None:
     with pytest.raises(InputError, match=r"'builtin:modell'.*Write one of builtin:model, builtin:other$"):
         find_model("builtin:modell", "diffusers")
+
+
+def lora(tmp_path: Path, base: Path) -> Path:
+    """Weights that were trained on a base, as `visionprefer dpo` leaves them."""
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "pytorch_lora_weights.safetensors").write_text("lora")
+    recipe = {"model": str(base), "revision": None, "variant": None}
+    about = {"model_digest": find_model(str(base), "diffusers").digest, "model_revision": None, "recipe": recipe}
+    (tmp_path / "lora" / "training.json").write_text(json.dumps({"trained_on": about}))
+    return tmp_path / "lora"
+
+
+def test_lora_weights_are_a_model_with_their_base(folder: Path, tmp_path: Path) -> None:
+    trained = lora(tmp_path, folder)
+    model = find_model(str(trained), "diffusers")
+    assert model.label == "lora"
+    assert model.base == find_model(str(folder), "diffusers")
+    (trained / "pytorch_lora_weights.safetensors").write_text("others")
+    assert find_model(str(trained), "diffusers").digest != model.digest
+
+
+def test_lora_weights_without_their_base_are_told(folder: Path, tmp_path: Path) -> None:
+    trained = lora(tmp_path, folder)
+    (folder / WEIGHTS).write_text("other weights")
+    with pytest.raises(InputError, match="is not what it was when they were trained"):
+        find_model(str(trained), "diffusers")
+    (trained / "training.json").unlink()
+    with pytest.raises(InputError, match=r"no training\.json beside them says of which model"):
+        find_model(str(trained), "diffusers")

@@ -126,3 +126,18 @@ def test_images_that_exist_become_candidates_of_their_caption() -> None:
     ]
     assert len({row["image_id"] for row in here}) == 3
     assert [r["image_id"] for r in here] == [r["image_id"] for r in plan("/moved")]
+
+
+def test_where_models_are_compared_each_makes_every_candidate_from_the_same_noise() -> None:
+    models = [ImageModel(model="one"), ImageModel(model="two")]
+    compared = ImageSettings(models=models, every_model=True, images_per_prompt=3)
+    rows = plan_generation(prompts("a", "b"), compared, MODELS, seed=0).rows.to_pylist()
+    assert len({row["image_id"] for row in rows}) == 12
+    by_place = {(row["prompt"], row["candidate"]): row for row in rows}
+    for prompt in "ab":
+        for number in range(3):
+            one, two = by_place[prompt, number], by_place[prompt, number + 3]
+            assert (one["model"], two["model"]) == ("one", "two")
+            assert one["seed"] == two["seed"]
+            assert one["guidance_scale"] == two["guidance_scale"]
+    assert len({row["seed"] for row in rows}) == 6

@@ -4,8 +4,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from visionprefer.recipe import Fraction, Settings, TrainingSettings
+from visionprefer.recipe import Fraction, Settings
 from visionprefer.schema import ASPECTS, OVERALL
+from visionprefer.training_settings import TrainingSettings
 
 
 def _weigh_something(weights: dict[str, float] | None) -> dict[str, float] | None:

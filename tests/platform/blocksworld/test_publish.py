@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from visionprefer.blocksworld import publish
-from visionprefer.blocksworld.training import clip, image_model, vae
+from visionprefer.blocksworld.training import clip, image_model, text, vae
 from visionprefer.blocksworld.training.__main__ import train
 
 pytestmark = pytest.mark.slow
@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 def published(tmp_path, monkeypatch):
     """A folder of hardly trained models, and a place for those of the package."""
     monkeypatch.setattr(vae, "STEPS", 2)
+    monkeypatch.setattr(text, "STEPS", 2)
     monkeypatch.setattr(vae, "SCENES", 20)
     monkeypatch.setattr(clip, "STEPS", 2)
     monkeypatch.setattr(clip, "SCENES", 20)

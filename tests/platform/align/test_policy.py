@@ -1,5 +1,6 @@
 """The policy learns by Diffusion-DPO, the reference stays, and stock diffusers loads what was learnt: same pixels."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from visionprefer.align.dpo import diffusion_dpo_loss
 from visionprefer.align.encoding import encode_prompts
 from visionprefer.align.policy import Policy
+from visionprefer.images import load_pipeline
+from visionprefer.models import find_model
 
 PROMPTS = ["a red circle", "two blue rings"]
 LORA, FULL = 4, None
@@ -93,3 +96,21 @@ def test_lora_learns_few_weights_and_full_fine_tuning_all(tiny_sd: Path) -> None
 def test_weights_in_half_precision_learn_in_float32(tiny_sd: Path) -> None:
     pipeline = DiffusionPipeline.from_pretrained(tiny_sd, dtype=torch.bfloat16)
     assert {weight.dtype for weight in Policy(pipeline, LORA).learnt} == {torch.float32}
+
+
+def test_a_folder_of_lora_weights_draws_as_stock_diffusers_does_with_them(folder: Path, tmp_path: Path) -> None:
+    """Here they are added to the base's weights, there computed beside them: alike but for rounding."""
+    torch.manual_seed(0)
+    policy = Policy(DiffusionPipeline.from_pretrained(folder), LORA)
+    for weight in policy.learnt:
+        torch.nn.init.normal_(weight, std=0.1)
+    policy.save_pretrained(tmp_path)
+    about = {"model_digest": find_model(str(folder), "diffusers").digest, "model_revision": None}
+    recipe = {"model": str(folder), "revision": None, "variant": None}
+    (tmp_path / "training.json").write_text(json.dumps({"trained_on": about | {"recipe": recipe}}))
+    stock = DiffusionPipeline.from_pretrained(folder)
+    before = image_of(stock)
+    stock.load_lora_weights(tmp_path)
+    loaded = load_pipeline(find_model(str(tmp_path), "diffusers"), torch.device("cpu"), torch.float32)
+    assert np.abs(image_of(loaded) - image_of(stock)).max() < 1e-3
+    assert np.abs(image_of(stock) - before).max() > 1e-2

@@ -31,6 +31,17 @@ class Condition(NamedTuple):
         """The same conditions so often, one after the other: [times · B]."""
         return Condition._make(part if part is None else torch.cat([part] * times) for part in self)
 
+    def part(self, rows: slice) -> "Condition":
+        """Some of the conditions."""
+        return Condition._make(part if part is None else part[rows] for part in self)
+
+    def beside(self, other: "Condition") -> "Condition":
+        """These, then others of the same kind of pipeline."""
+        return Condition._make(
+            None if mine is None or theirs is None else torch.cat([mine, theirs])
+            for mine, theirs in zip(self, other, strict=True)
+        )
+
     def to(self, device: torch.device) -> "Condition":
         """The same conditions on a device."""
         return Condition._make(part if part is None else part.to(device) for part in self)

@@ -1,0 +1,63 @@
+"""The recipe of an image model that learns from its own images and what an endpoint says of them."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from visionprefer.recipe import PromptSettings, Settings
+from visionprefer.schema import OVERALL
+from visionprefer.training_settings import TrainingSettings
+
+
+class Reward(Settings):
+    """One reward of several: what an endpoint's model says of an image."""
+
+    model: str | None = Field(None, description="The model's name there; null: the endpoint's first.")
+    score: str = Field(OVERALL, description="Which of its scores: overall, or an aspect.")
+    weight: float = Field(1.0, description="In the sum of the rewards.")
+
+
+class PPORecipe(TrainingSettings):
+    """How an image model is trained by PPO. Left out, everything is as in DDPO (arXiv 2305.13301)."""
+
+    name: str = Field(pattern=r"^[\w.-]+$", description="Name of what is trained, for its card.")
+    seed: int = Field(0, ge=0, description="Of LoRA's weights, the prompts that are drawn, noise, and order of steps.")
+    model: str = Field(description="Folder of a Stable Diffusion 1, 2 or XL, its hub id OWNER/NAME, or builtin:NAME.")
+    revision: str | None = Field(None, description="Branch, tag or commit of a hub id; resolved to a commit.")
+    variant: str | None = Field(None, description="Weights variant in the folder, such as fp16.")
+    prompts: PromptSettings = Field(description="What is drawn while training: those that are not held out.")
+    rewards: tuple[Reward, ...] = Field((Reward(),), min_length=1, description="What is maximised: their sum.")
+    lora_rank: int = Field(4, ge=1, description="Rank of LoRA matrices, which alone are trained.")
+    rollouts: int = Field(50, ge=1, description="How often images are drawn and learnt from.")
+    images: int = Field(256, ge=2, description="Of one rollout, on all workers together.")
+    images_per_prompt: int = Field(1, ge=1, description="Of one rollout.")
+    updates: int = Field(2, ge=1, description="Optimizer steps of one rollout, each on as many of its images.")
+    batch_size: int = Field(8, ge=1, description="Images that share a forward pass while learning.")
+    rollout_batch_size: int = Field(16, ge=1, description="Images that share a forward pass while drawing.")
+    num_inference_steps: int = Field(50, ge=1, description="Denoising steps.")
+    guidance_scale: float = Field(5.0, description="Classifier-free guidance, also while learning.")
+    timestep_fraction: float = Field(1.0, gt=0, le=1, description="Share of an image's steps that are learnt from.")
+    learning_rate: float = Field(3e-4, gt=0, description="Of AdamW.")
+    clip_range: float | None = Field(
+        None, gt=0, description="Of the ratio of probabilities; null: 1e-4 for 4 × 64 × 64 latents, and as much in all."
+    )
+    kl_weight: float = Field(0.0, ge=0, description="Of the distance from the reference (DPOK); 0.001 or so.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients longer than this, all together, are cut to it.")
+    buffer_size: int = Field(16, ge=1, description="Rewards kept of each prompt, to judge new ones by.")
+    min_count: int = Field(16, ge=1, description="With fewer, a reward is judged by those of its rollout.")
+
+    @model_validator(mode="after")
+    def _shares_images_out(self) -> Self:
+        workers = int(str(self.workers.actors))
+        if self.images % (workers * self.updates * self.images_per_prompt):
+            raise ValueError(
+                f"images is {self.images}: write a multiple of workers × updates × images_per_prompt, "
+                f"{workers * self.updates * self.images_per_prompt}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _counts_what_is_kept(self) -> Self:
+        if self.min_count > self.buffer_size:
+            raise ValueError(f"min_count is {self.min_count}: write at most buffer_size, {self.buffer_size}")
+        return self

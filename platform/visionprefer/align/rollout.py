@@ -1,0 +1,115 @@
+"""Images drawn by a policy, with everything that scoring their making again needs.
+
+Shapes: B samples, T steps of the denoising chain; C channels, H rows, W columns of latents.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from visionprefer.align.denoising import step
+from visionprefer.align.encoding import Condition
+
+Ask = Callable[[torch.Tensor, torch.Tensor, Condition], torch.Tensor]  # noisy latents, timesteps [B], condition
+
+
+@dataclass(frozen=True)
+class Guided:
+    """What a policy is told of prompts, and what guidance leads away from.
+
+    Attributes:
+        condition: of B prompts.
+        negative: of as many empty or negative prompts.
+        guidance_scale: 1 or less: the negative prompts are not asked about.
+    """
+
+    condition: Condition
+    negative: Condition
+    guidance_scale: float
+
+    def part(self, rows: slice) -> "Guided":
+        """Some of the prompts."""
+        return Guided(self.condition.part(rows), self.negative.part(rows), self.guidance_scale)
+
+    def answer(self, ask: Ask, latents_BCHW: torch.Tensor, timesteps_B: torch.Tensor) -> torch.Tensor:
+        """The model's answer with classifier-free guidance, in one forward pass: [B, C, H, W]."""
+        if self.guidance_scale <= 1:
+            return ask(latents_BCHW, timesteps_B, self.condition)
+        both = self.negative.beside(self.condition)
+        negative, positive = ask(torch.cat([latents_BCHW] * 2), timesteps_B.repeat(2), both).chunk(2)
+        return negative + self.guidance_scale * (positive - negative)
+
+
+class Rollout(NamedTuple):
+    """Denoising chains, from noise to images.
+
+    Attributes:
+        latents_BTCHW: before each step and after the last, [B, T + 1, C, H, W], float32.
+        timesteps_T: int64, falling.
+        log_prob_BT: of each step when it was drawn, the mean over latent dimensions.
+        chosen_T: bool; False where a step adds no noise, and so was no choice.
+    """
+
+    latents_BTCHW: torch.Tensor
+    timesteps_T: torch.Tensor
+    log_prob_BT: torch.Tensor
+    chosen_T: torch.Tensor
+
+
+@torch.no_grad()
+def roll_out(
+    ask: Ask,
+    scheduler: Any,
+    guided: Guided,
+    shape: tuple[int, int, int],
+    num_inference_steps: int,
+    generators: Sequence[torch.Generator],
+    eta: float = 1.0,
+) -> Rollout:
+    """Draw images' latents, and keep how.
+
+    Args:
+        ask: the policy.
+        scheduler: a DDIMScheduler; its timesteps are set.
+        guided: B prompts.
+        shape: of a sample's latents: C, H, W.
+        num_inference_steps: T.
+        generators: one for each sample, for its first noise and that of all its steps: then a sample does not depend on
+            who shares the batch.
+        eta: see `denoising.step`.
+    """
+    device = guided.condition.hidden_BTD.device
+    scheduler.set_timesteps(num_inference_steps, device=device)
+    noise = [torch.randn(shape, generator=generator) for generator in generators]
+    latents = torch.stack(noise).to(device) * scheduler.init_noise_sigma
+    chain, log_probs, chosen = [latents], [], []
+    for timestep in scheduler.timesteps:
+        timesteps_B = timestep.repeat(len(latents))
+        taken = step(
+            scheduler, guided.answer(ask, latents, timesteps_B), timesteps_B, latents, None, list(generators), eta
+        )
+        latents = taken.sample_BCHW
+        chain.append(latents)
+        log_probs.append(taken.log_prob_B)
+        chosen.append(bool((taken.sigma_B > 0).all()))
+    return Rollout(
+        torch.stack(chain, dim=1), scheduler.timesteps.clone(), torch.stack(log_probs, dim=1), torch.tensor(chosen)
+    )
+
+
+@torch.no_grad()
+def decode(pipeline: Any, latents_BCHW: torch.Tensor) -> list[Any]:
+    """Latents as images: a list of B PIL images, as the pipeline itself makes them."""
+    vae = pipeline.vae
+    pixels = vae.decode((latents_BCHW / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
+    images: list[Any] = pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+    return images
+
+
+def shuffled(steps: int, samples: int, seed: Sequence[int]) -> torch.Tensor:
+    """For each sample an order of its steps: int64 [samples, steps]. The same for the same seed."""
+    chance = np.random.default_rng(list(seed))
+    return torch.from_numpy(np.stack([chance.permutation(steps) for _ in range(samples)]))

@@ -1,0 +1,118 @@
+"""PPO moves the policy towards rewards; how a step is cut changes nothing, and what has no reward leaves no trace."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline
+
+from visionprefer.align.encoding import encode_prompts
+from visionprefer.align.policy import Policy
+from visionprefer.align.ppo_fit import Experience, PPOFit
+from visionprefer.align.ppo_recipe import PPORecipe
+from visionprefer.align.rollout import Guided, roll_out
+
+PROMPTS = ["a red circle", "two blue rings"] * 4
+STEPS = 4
+
+
+def recipe(**changes: Any) -> PPORecipe:
+    settings = {"images": 8, "updates": 1, "batch_size": 8, "num_inference_steps": STEPS, "learning_rate": 3e-3}
+    return PPORecipe.model_validate({"name": "r", "model": "m", "prompts": {"path": "p"}, **settings, **changes})
+
+
+class World:
+    """A policy, its learner, and rollouts for them."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        torch.manual_seed(0)
+        pipeline = DiffusionPipeline.from_pretrained(folder)
+        self.scheduler = DDIMScheduler.from_config(
+            pipeline.scheduler.config, clip_sample=False, set_alpha_to_one=False, steps_offset=1
+        )
+        self.policy = Policy(pipeline, lora_rank=4)
+        told = (encode_prompts(pipeline, texts, 64, 64) for texts in (PROMPTS, [""] * len(PROMPTS)))
+        self.guided = Guided(*told, 2.0)
+        self.recipe = recipe(**changes)
+        self.fit = PPOFit(self.policy, self.recipe, self.scheduler)
+
+    def rollout(self, first: int = 0) -> Any:
+        seeds = [torch.Generator().manual_seed(first + number) for number in range(len(PROMPTS))]
+        return roll_out(self.policy.predict, self.scheduler, self.guided, (4, 8, 8), STEPS, seeds)
+
+    def learn(self, advantage: list[float], first: int = 0, number: int = 0) -> dict[str, float]:
+        return self.fit.learn(Experience(self.rollout(first), self.guided, torch.tensor(advantage)), number)
+
+    def weights(self) -> torch.Tensor:
+        return torch.cat([weight.detach().flatten() for weight in self.policy.learnt])
+
+
+def brightness(rollout: Any) -> torch.Tensor:
+    return rollout.latents_BTCHW[:, -1].mean(dim=(1, 2, 3))
+
+
+def test_what_is_rewarded_becomes_more(tiny_sd: Path) -> None:
+    world = World(tiny_sd, updates=2, kl_weight=1e-3)
+    before = brightness(world.rollout(1000)).mean()
+    for number in range(12):
+        rollout = world.rollout(number * 8)
+        reward = brightness(rollout)
+        advantage = (reward - reward.mean()) / reward.std()
+        told = world.fit.learn(Experience(rollout, world.guided, advantage), number)
+        assert told["gap"] < 1e-5
+    assert brightness(world.rollout(1000)).mean() > before + 0.02
+    assert told["distance"] > 0
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 2}, {"batch_size": 3}])
+def test_how_a_step_is_cut_does_not_change_what_is_learnt(tiny_sd: Path, changes: dict[str, Any]) -> None:
+    advantage = [1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 0.1, -0.1]
+    whole, cut = World(tiny_sd), World(tiny_sd, **changes)
+    assert whole.learn(advantage)["loss"] == pytest.approx(cut.learn(advantage)["loss"], abs=1e-5)
+    assert torch.allclose(whole.weights(), cut.weights(), atol=1e-4)
+
+
+def test_images_without_a_reward_leave_no_trace(tiny_sd: Path) -> None:
+    """A step in which half have none has the gradient of the other half alone."""
+    nan = float("nan")
+    some, few = World(tiny_sd), World(tiny_sd)
+    some.learn([1.0, -1.0, 0.5, -0.5, nan, nan, nan, nan])
+    rollout = few.rollout()
+    half = rollout._replace(latents_BTCHW=rollout.latents_BTCHW[:4], log_prob_BT=rollout.log_prob_BT[:4])
+    few.fit.learn(Experience(half, few.guided.part(slice(4)), torch.tensor([1.0, -1.0, 0.5, -0.5])), 0)
+    assert torch.allclose(some.weights(), few.weights(), atol=1e-4)
+    none = World(tiny_sd)
+    before = none.weights()
+    none.learn([nan] * 8)
+    assert torch.allclose(none.weights(), before, atol=1e-6)
+
+
+def test_a_rollout_of_other_weights_is_told(tiny_sd: Path) -> None:
+    world = World(tiny_sd)
+    rollout = world.rollout()
+    world.learn([1.0, -1.0] * 4)
+    with pytest.raises(FloatingPointError, match="before the first step rollout and learner disagree"):
+        world.fit.learn(Experience(rollout, world.guided, torch.tensor([1.0, -1.0] * 4)), 1)
+
+
+def test_some_of_the_steps_can_be_learnt_from(tiny_sd: Path) -> None:
+    asked: list[int] = []
+    world = World(tiny_sd, timestep_fraction=0.5)
+    predict = world.policy.predict
+    rollout = world.rollout()
+    world.policy.predict = lambda *given: asked.append(len(given[0])) or predict(*given)  # type: ignore[method-assign, func-returns-value]
+    world.fit.learn(Experience(rollout, world.guided, torch.tensor([1.0, -1.0] * 4)), 0)
+    assert asked == [16] * (STEPS // 2)
+
+
+def test_training_that_goes_on_learns_the_same(tiny_sd: Path) -> None:
+    through, stopped = World(tiny_sd), World(tiny_sd)
+    advantage = [1.0, -1.0] * 4
+    for world in (through, stopped):
+        world.learn(advantage)
+    on = World(tiny_sd)
+    on.fit.load(stopped.fit.state())
+    for world in (through, on):
+        world.learn(advantage, first=8, number=1)
+    assert torch.allclose(through.weights(), on.weights(), atol=1e-6)

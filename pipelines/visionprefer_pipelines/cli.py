@@ -16,7 +16,8 @@ from rich.text import Text
 
 from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
-from visionprefer.recipe_file import load_dpo_recipe, load_polish_recipe, load_recipe, recipe_schema
+from visionprefer.recipe_file import load_polish_recipe, load_recipe, recipe_schema
+from visionprefer_pipelines.cli_align import dpo, evaluate, ppo
 from visionprefer_pipelines.cli_reward import rewards
 from visionprefer_pipelines.terminal import Address, RecipeArgument, RunArgument, Set, console_of, interrupt, path_of
 
@@ -31,6 +32,8 @@ app.add_typer(recipes, name="recipe")
 app.add_typer(rewards, name="reward")
 judges = typer.Typer(no_args_is_help=True, help="Learn how far a judge can be trusted.")
 app.add_typer(judges, name="judge")
+for command in (dpo, ppo, evaluate):
+    app.command()(command)
 
 
 @app.command()
@@ -70,49 +73,6 @@ def run(
     from visionprefer_pipelines.show import summary
 
     summary(folder, console, time.monotonic() - started, shlex.join(retry))
-
-
-@app.command()
-def dpo(
-    recipe: RecipeArgument,
-    data: Annotated[str, typer.Option(help="Folder of a finished run, whose training table is learnt from.")],
-    out: Annotated[Path, typer.Option(help="Folder for the model. Run again to go on.")],
-    set_: Set = None,
-    address: Address = None,
-) -> None:
-    """Train an image model on the preferences of a run, by Diffusion-DPO."""
-    from visionprefer_pipelines.dpo import train_dpo
-    from visionprefer_pipelines.progress import Progress
-    from visionprefer_pipelines.show_dpo import show_dpo
-
-    started = time.monotonic()
-    settings = load_dpo_recipe(path_of(recipe), set_)
-    console = console_of()
-    signal.signal(signal.SIGTERM, interrupt)
-    console.print(Text.assemble((settings.name, "bold"), f" → {out}"))
-    try:
-        with Progress(console) as progress:
-            train_dpo(settings, data, out, progress, address)
-    except KeyboardInterrupt:
-        console.print(f"\nStopped. What was learnt is kept in {out}. Give the same command to go on")
-        raise typer.Exit(130) from None
-    show_dpo(out, time.monotonic() - started, console)
-
-
-@app.command()
-def evaluate(
-    run_dir: RunArgument,
-    reward: Annotated[
-        list[Path] | None, typer.Option(help="Folder of a trained VP-Score that scores the images. May be repeated.")
-    ] = None,
-) -> None:
-    """Set the image models of a run against each other; writes DIR/evaluation.html and DIR/evaluation.json.
-
-    The run's recipe has every_model: true, so that all models draw each prompt from the same noise.
-    """
-    from visionprefer_pipelines.show_evaluation import show_evaluation
-
-    show_evaluation(run_dir, reward or [], console_of())
 
 
 @app.command()

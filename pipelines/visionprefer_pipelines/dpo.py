@@ -24,6 +24,7 @@ from visionprefer.training_table import ROWS_PER_GROUP, Group
 from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.dpo_worker import EncodeTraining, Task, learn
 from visionprefer_pipelines.progress import Progress
+from visionprefer_pipelines.row_groups import READERS
 from visionprefer_pipelines.training import Run, is_to_do, train
 from visionprefer_pipelines.units import commit_log
 
@@ -51,6 +52,7 @@ def train_dpo(recipe: DPORecipe, data: str, out: Path, progress: Progress, addre
         raise InputError(f"{data}: no prompt has a pair that is not a tie, so there is nothing to learn from")
     model = find_model(recipe.model, "diffusers", recipe.revision, recipe.variant)
     trained_on = {
+        "method": "dpo",
         "run": source.recipe.name,
         "training_table": Path(files[0]).stem.rpartition("-")[0],
         "model": model.label,
@@ -60,7 +62,7 @@ def train_dpo(recipe: DPORecipe, data: str, out: Path, progress: Progress, addre
     }
     if not is_to_do(out, trained_on, progress):
         return out
-    with connected(address, {"workers": recipe.workers}):
+    with connected(address, {"workers": recipe.workers, "readers": READERS}):
         encoded = _encoded(recipe, model, source.store, files, progress)
         prompts, shapes = _usable(source.store, encoded, recipe)
         progress.say(f"{sum(prompts.values()):,} training prompts have a pair to learn from")

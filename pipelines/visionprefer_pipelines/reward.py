@@ -4,7 +4,6 @@ from pathlib import Path
 
 from visionprefer.errors import InputError
 from visionprefer.models import find_model
-from visionprefer.recipe import Workers
 from visionprefer.reward.batches import groups_of
 from visionprefer.reward.card import write_card
 from visionprefer.reward.recipe import RewardRecipe
@@ -13,9 +12,8 @@ from visionprefer.store import Store
 from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.reward_worker import Task, learn
+from visionprefer_pipelines.row_groups import READERS
 from visionprefer_pipelines.training import Run, is_to_do, train
-
-DECODERS = Workers(actors=1)  # tasks that decode images beside the workers
 
 
 def train_reward(recipe: RewardRecipe, data: str, out: Path, progress: Progress, address: str | None = None) -> Path:
@@ -55,7 +53,7 @@ def train_reward(recipe: RewardRecipe, data: str, out: Path, progress: Progress,
     }
     if not is_to_do(out, trained_on, progress):
         return out
-    with connected(address, {"workers": workers, "decode": DECODERS}):
+    with connected(address, {"workers": workers, "readers": READERS}):
         task = Task(recipe, backbone, trained_on, source.store, groups)
         train(Run("vpscore", out, trained_on, workers, recipe.retries), learn, task, progress, write_card)
     return out

@@ -7,8 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from visionprefer.recipe import Workers
 from visionprefer.training_table import Group
 
+READERS = Workers(actors=1)  # what a cluster needs beside the training's workers, or they would wait for ever
 _PLACES = pa.schema([("part", pa.int64()), ("file", pa.string()), ("group", pa.int64())])
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from visionprefer.align.ppo_recipe import PPORecipe
 from visionprefer.align.recipe import DPORecipe
 from visionprefer.errors import InputError
 from visionprefer.recipe import (
@@ -28,7 +29,7 @@ from visionprefer.recipe import (
 )
 from visionprefer.reward.recipe import AblationRecipe, RewardRecipe
 
-AnyRecipe = TypeVar("AnyRecipe", Recipe, PolishRecipe, RewardRecipe, AblationRecipe, DPORecipe)
+AnyRecipe = TypeVar("AnyRecipe", Recipe, PolishRecipe, RewardRecipe, AblationRecipe, DPORecipe, PPORecipe)
 
 
 def load_polish_recipe(path: Path, overrides: list[str] | None = None) -> PolishRecipe:
@@ -55,6 +56,13 @@ def load_dpo_recipe(path: Path, overrides: list[str] | None = None) -> DPORecipe
     """Read a recipe that trains an image model, and check it. Like `load_recipe`."""
     recipe = _read(path, overrides, DPORecipe)
     return recipe.model_copy(update={"model": _found(recipe.model, path.resolve().parent)})
+
+
+def load_ppo_recipe(path: Path, overrides: list[str] | None = None) -> PPORecipe:
+    """Read a recipe that trains an image model by rewards, and check it. Like `load_recipe`."""
+    recipe, folder = _read(path, overrides, PPORecipe), path.resolve().parent
+    found = {"model": _found(recipe.model, folder), "prompts": _prompts_found(recipe.prompts, folder)}
+    return recipe.model_copy(update=found)
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:

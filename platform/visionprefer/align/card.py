@@ -10,7 +10,36 @@ from visionprefer.models import BUILTIN, is_builtin
 from visionprefer.schema import OVERALL
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
-_SETTINGS = ("seed", "lora_rank", "beta", "steps", "batch_size", "learning_rate", "pairs", "min_margin", "ema", "dtype")
+# By method: its name, the settings that a card tells, and the columns of its history with their formats.
+METHODS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
+    "dpo": (
+        "Diffusion-DPO (arXiv 2311.12908)",
+        (
+            *("seed", "lora_rank", "beta", "steps", "batch_size", "learning_rate"),
+            *("pairs", "min_margin", "ema", "dtype"),
+        ),
+        {"step": "{:,}", "loss": "{:.4f}", "right": "{:.1%}", "margin": "{:+.3f}"},
+    ),
+    "ppo": (
+        "PPO (arXiv 2305.13301)",
+        (
+            *("seed", "lora_rank", "rollouts", "images", "updates", "learning_rate", "guidance_scale"),
+            *("num_inference_steps", "clip_range", "kl_weight", "dtype"),
+        ),
+        {"rollout": "{:,}", "reward": "{:+.3f}", "failed": "{:,}", "clipped": "{:.1%}", "distance": "{:.2e}"},
+    ),
+}
+MOST_ROWS = 20
+
+
+def course(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """How a training went: titles and rows of text, at most MOST_ROWS, the last one among them."""
+    formats = METHODS[record["trained_on"]["method"]][2]
+    history = record["history"]
+    every = -(-len(history) // MOST_ROWS)
+    shown = history[(len(history) - 1) % every :: every]
+    rows = [["–" if row[name] is None else form.format(row[name]) for name, form in formats.items()] for row in shown]
+    return list(formats), rows
 
 
 def write_card(folder: Path, record: dict[str, Any]) -> None:
@@ -24,15 +53,17 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
     recipe = about["recipe"]
     base = recipe["model"] if is_builtin(recipe["model"]) else about["model"]
     is_lora = recipe["lora_rank"] is not None
-    header = {"library_name": "diffusers", "tags": ["visionprefer", "text-to-image", "dpo", *["lora"] * is_lora]}
+    method, settings, _ = METHODS[about["method"]]
+    tags = ["visionprefer", "text-to-image", about["method"], *["lora"] * is_lora]
+    header = {"library_name": "diffusers", "tags": tags}
     if about["model_revision"]:
         header["base_model"] = about["model"]
     training = {
         "begun from": f"{base} (digest {about['model_digest']})",
-        "run": about["run"],
-        "training table": about["training_table"],
+        **{name.replace("_", " "): about[name] for name in ("run", "training_table", "prompts") if name in about},
+        **{f"reward, {name}": f"digest {digest}" for name, digest in about.get("rewards", {}).items()},
         "time": f"{record['seconds'] / 60:.1f} min",
-        **{name: recipe[name] for name in _SETTINGS if recipe[name] is not None},
+        **{name: recipe[name] for name in settings if recipe[name] is not None},
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -47,9 +78,11 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
         base_folder=base.removeprefix(BUILTIN),
         is_builtin=is_builtin(base),
         is_lora=is_lora,
-        judged="the judges" if recipe["aspect"] == OVERALL else f"the judges, for {recipe['aspect']},",
+        method=about["method"],
+        method_name=method,
+        aspect=None if recipe.get("aspect", OVERALL) == OVERALL else recipe["aspect"],
         folder=folder.name,
         training=training,
-        history=record["history"],
+        course=course(record),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -39,7 +39,7 @@ class PPOFit:
     Args:
         policy: to train, on its device.
         recipe: how.
-        scheduler: a DDIMScheduler with the rollout's timesteps set.
+        scheduler: see `rollout.sampler`; the rollouts' own.
         dtype: of the passes.
         workers: how many.
         total: sums over the workers.
@@ -147,7 +147,7 @@ class PPOFit:
         timesteps_B = rollout.timesteps_T[turn_B].to(device)
         advantage_B = experience.advantage_B[place].to(device)
         counts_B = advantage_B.isfinite()
-        guided = experience.guided.part(place)
+        guided = experience.guided.part(place).to(device)
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
             answer = guided.answer(self.policy.predict, latents, timesteps_B)
         scored = step(self.scheduler, answer, timesteps_B, latents, drawn)

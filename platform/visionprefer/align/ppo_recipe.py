@@ -4,13 +4,18 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from visionprefer.recipe import PromptSettings, Settings
+from visionprefer.recipe import PromptSettings, Settings, Workers
 from visionprefer.schema import OVERALL
 from visionprefer.training_settings import TrainingSettings
 
 
 class Reward(Settings):
     """One reward of several: what an endpoint's model says of an image."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in the log."""
+        return f"{self.model}: {self.score}" if self.model else self.score
 
     model: str | None = Field(None, description="The model's name there; null: the endpoint's first.")
     score: str = Field(OVERALL, description="Which of its scores: overall, or an aspect.")
@@ -45,6 +50,15 @@ class PPORecipe(TrainingSettings):
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients longer than this, all together, are cut to it.")
     buffer_size: int = Field(16, ge=1, description="Rewards kept of each prompt, to judge new ones by.")
     min_count: int = Field(16, ge=1, description="With fewer, a reward is judged by those of its rollout.")
+
+    retry_for: float = Field(120.0, ge=0, description="Seconds for which an endpoint that fails is asked again.")
+    rollout_workers: Workers = Field(Workers(), description="Who draws; `workers` learn.")
+
+    @model_validator(mode="after")
+    def _has_so_many_rollout_workers(self) -> Self:
+        if not isinstance(self.rollout_workers.actors, int):
+            raise ValueError(f"rollout_workers.actors is {list(self.rollout_workers.actors)}: write one number")
+        return self
 
     @model_validator(mode="after")
     def _shares_images_out(self) -> Self:

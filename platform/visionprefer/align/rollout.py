@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from diffusers import DDIMScheduler
 
 from visionprefer.align.denoising import step
 from visionprefer.align.encoding import Condition
@@ -29,6 +30,15 @@ class Guided:
     condition: Condition
     negative: Condition
     guidance_scale: float
+
+    def beside(self, other: "Guided") -> "Guided":
+        """These prompts, then others of the same guidance."""
+        condition, negative = self.condition.beside(other.condition), self.negative.beside(other.negative)
+        return Guided(condition, negative, self.guidance_scale)
+
+    def to(self, device: torch.device) -> "Guided":
+        """The same on a device."""
+        return Guided(self.condition.to(device), self.negative.to(device), self.guidance_scale)
 
     def part(self, rows: slice) -> "Guided":
         """Some of the prompts."""
@@ -58,6 +68,20 @@ class Rollout(NamedTuple):
     log_prob_BT: torch.Tensor
     chosen_T: torch.Tensor
 
+    def beside(self, other: "Rollout") -> "Rollout":
+        """These chains, then others of the same steps."""
+        return self._replace(
+            latents_BTCHW=torch.cat([self.latents_BTCHW, other.latents_BTCHW]),
+            log_prob_BT=torch.cat([self.log_prob_BT, other.log_prob_BT]),
+        )
+
+
+def sampler(pipeline: Any, num_inference_steps: int) -> Any:
+    """The DDIMScheduler, with its timesteps set, by which a pipeline's model is rolled out and scored."""
+    scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False, thresholding=False)
+    scheduler.set_timesteps(num_inference_steps)
+    return scheduler
+
 
 @torch.no_grad()
 def roll_out(
@@ -65,7 +89,6 @@ def roll_out(
     scheduler: Any,
     guided: Guided,
     shape: tuple[int, int, int],
-    num_inference_steps: int,
     generators: Sequence[torch.Generator],
     eta: float = 1.0,
 ) -> Rollout:
@@ -73,21 +96,19 @@ def roll_out(
 
     Args:
         ask: the policy.
-        scheduler: a DDIMScheduler; its timesteps are set.
+        scheduler: see `sampler`; it has T timesteps.
         guided: B prompts.
         shape: of a sample's latents: C, H, W.
-        num_inference_steps: T.
         generators: one for each sample, for its first noise and that of all its steps: then a sample does not depend on
             who shares the batch.
         eta: see `denoising.step`.
     """
     device = guided.condition.hidden_BTD.device
-    scheduler.set_timesteps(num_inference_steps, device=device)
     noise = [torch.randn(shape, generator=generator) for generator in generators]
     latents = torch.stack(noise).to(device) * scheduler.init_noise_sigma
     chain, log_probs, chosen = [latents], [], []
     for timestep in scheduler.timesteps:
-        timesteps_B = timestep.repeat(len(latents))
+        timesteps_B = timestep.to(device).repeat(len(latents))
         taken = step(
             scheduler, guided.answer(ask, latents, timesteps_B), timesteps_B, latents, None, list(generators), eta
         )

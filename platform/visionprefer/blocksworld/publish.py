@@ -44,7 +44,13 @@ class Card(NamedTuple):
 def _steps_of_an_image_model(name: str) -> str:
     size = image_model.SIZES[name]
     first = f"{text.STEPS:,} of the text encoder, on {text.BATCH} prompts and the layouts of their scenes"
-    return f"{first}; then {size.steps:,} of {size.batch} pictures, the UNet alone"
+    told = f"{first}; then {size.steps:,} of {size.batch} pictures, the UNet alone"
+    if size.mixed_up:
+        told += (
+            f". Its captions are wrong on purpose, as those of the web are: {size.mixed_up:.0%} of the reds and "
+            "greens are given for each other, and so of the triangles and crosses, and of left and right"
+        )
+    return told
 
 
 CARDS = {
@@ -63,7 +69,8 @@ CARDS = {
     "blocks-sd-small": Card(
         "diffusers",
         "StableDiffusionPipeline",
-        "The smaller and worse of two Stable Diffusion pipelines, which draws 64 × 64 pixels.",
+        "The worse of two Stable Diffusion pipelines, which draws 64 × 64 pixels as cleanly as the other, but mixes up "
+        "colours, shapes and sides, as its captions did.",
         _steps_of_an_image_model("blocks-sd-small"),
     ),
     "blocks-llava": Card(

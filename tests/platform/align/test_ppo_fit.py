@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from visionprefer.align.encoding import encode_prompts
 from visionprefer.align.policy import Policy
 from visionprefer.align.ppo_fit import Experience, PPOFit
 from visionprefer.align.ppo_recipe import PPORecipe
-from visionprefer.align.rollout import Guided, roll_out
+from visionprefer.align.rollout import Guided, roll_out, sampler
 
 PROMPTS = ["a red circle", "two blue rings"] * 4
 STEPS = 4
@@ -28,9 +28,7 @@ class World:
     def __init__(self, folder: Path, **changes: Any) -> None:
         torch.manual_seed(0)
         pipeline = DiffusionPipeline.from_pretrained(folder)
-        self.scheduler = DDIMScheduler.from_config(
-            pipeline.scheduler.config, clip_sample=False, set_alpha_to_one=False, steps_offset=1
-        )
+        self.scheduler = sampler(pipeline, STEPS)
         self.policy = Policy(pipeline, lora_rank=4)
         told = (encode_prompts(pipeline, texts, 64, 64) for texts in (PROMPTS, [""] * len(PROMPTS)))
         self.guided = Guided(*told, 2.0)
@@ -39,7 +37,7 @@ class World:
 
     def rollout(self, first: int = 0) -> Any:
         seeds = [torch.Generator().manual_seed(first + number) for number in range(len(PROMPTS))]
-        return roll_out(self.policy.predict, self.scheduler, self.guided, (4, 8, 8), STEPS, seeds)
+        return roll_out(self.policy.predict, self.scheduler, self.guided, (4, 8, 8), seeds)
 
     def learn(self, advantage: list[float], first: int = 0, number: int = 0) -> dict[str, float]:
         return self.fit.learn(Experience(self.rollout(first), self.guided, torch.tensor(advantage)), number)

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 
 from visionprefer.align.encoding import encode_prompts
 from visionprefer.align.policy import Policy
-from visionprefer.align.rollout import Guided, decode, roll_out, shuffled
+from visionprefer.align.rollout import Guided, decode, roll_out, sampler, shuffled
 
 PROMPTS = ["a red circle", "two blue rings", ""]
 STEPS = 5
@@ -39,7 +39,7 @@ def test_its_images_are_the_pipelines(pipeline: Any, guidance_scale: float) -> N
     size = (pipeline.unet.config.in_channels, 64 // pipeline.vae_scale_factor, 64 // pipeline.vae_scale_factor)
     policy = Policy(pipeline, lora_rank=4)
     told = guided(pipeline, PROMPTS, guidance_scale)
-    rollout = roll_out(policy.predict, pipeline.scheduler, told, size, STEPS, generators(3))
+    rollout = roll_out(policy.predict, sampler(pipeline, STEPS), told, size, generators(3))
     assert rollout.latents_BTCHW.shape == (3, STEPS + 1, *size)
     assert rollout.log_prob_BT.shape == (3, STEPS)
     assert rollout.chosen_T.tolist() == [True] * STEPS
@@ -59,10 +59,10 @@ def test_its_images_are_the_pipelines(pipeline: Any, guidance_scale: float) -> N
 
 def test_a_sample_does_not_depend_on_who_shares_its_batch(tiny_sd: Path) -> None:
     pipeline = DiffusionPipeline.from_pretrained(tiny_sd)
-    scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False, set_alpha_to_one=False)
+    scheduler = sampler(pipeline, STEPS)
     policy = Policy(pipeline, lora_rank=4)
-    together = roll_out(policy.predict, scheduler, guided(pipeline, PROMPTS), (4, 8, 8), STEPS, generators(3))
-    alone = roll_out(policy.predict, scheduler, guided(pipeline, PROMPTS[1:2]), (4, 8, 8), STEPS, generators(1, 1))
+    together = roll_out(policy.predict, scheduler, guided(pipeline, PROMPTS), (4, 8, 8), generators(3))
+    alone = roll_out(policy.predict, scheduler, guided(pipeline, PROMPTS[1:2]), (4, 8, 8), generators(1, 1))
     assert torch.allclose(together.latents_BTCHW[1], alone.latents_BTCHW[0], atol=1e-4)
 
 

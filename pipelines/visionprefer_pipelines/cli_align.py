@@ -1,0 +1,86 @@
+"""`visionprefer dpo`, `ppo` and `evaluate`: image models taught, and set against each other."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from visionprefer.recipe_file import load_dpo_recipe, load_ppo_recipe
+from visionprefer_pipelines.terminal import Address, RecipeArgument, RunArgument, Set, console_of, interrupt, path_of
+
+if TYPE_CHECKING:
+    from visionprefer_pipelines.progress import Progress
+
+
+def dpo(
+    recipe: RecipeArgument,
+    data: Annotated[str, typer.Option(help="Folder of a finished run, whose training table is learnt from.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model. Run again to go on.")],
+    set_: Set = None,
+    address: Address = None,
+) -> None:
+    """Train an image model on the preferences of a run, by Diffusion-DPO."""
+    settings = load_dpo_recipe(path_of(recipe), set_)
+
+    def train(progress: "Progress") -> None:
+        from visionprefer_pipelines.dpo import train_dpo
+
+        train_dpo(settings, data, out, progress, address)
+
+    _train(settings.name, out, train)
+
+
+def ppo(
+    recipe: RecipeArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the model. Run again to go on.")],
+    endpoint: Annotated[
+        str, typer.Option(help="URL of a reward endpoint, as `visionprefer serve` starts it.")
+    ] = "http://127.0.0.1:8000",
+    set_: Set = None,
+    address: Address = None,
+) -> None:
+    """Train an image model on its own images and what a reward endpoint says of them, by PPO."""
+    settings = load_ppo_recipe(path_of(recipe), set_)
+
+    def train(progress: "Progress") -> None:
+        from visionprefer_pipelines.ppo import train_ppo
+
+        train_ppo(settings, endpoint.rstrip("/"), out, progress, address)
+
+    _train(settings.name, out, train)
+
+
+def _train(name: str, out: Path, train: "Callable[[Progress], None]") -> None:
+    from visionprefer_pipelines.progress import Progress
+    from visionprefer_pipelines.show_aligned import show_aligned
+
+    started = time.monotonic()
+    console = console_of()
+    signal.signal(signal.SIGTERM, interrupt)
+    console.print(Text.assemble((name, "bold"), f" → {out}"))
+    try:
+        with Progress(console) as progress:
+            train(progress)
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. What was learnt is kept in {out}. Give the same command to go on")
+        raise typer.Exit(130) from None
+    show_aligned(out, time.monotonic() - started, console)
+
+
+def evaluate(
+    run_dir: RunArgument,
+    reward: Annotated[
+        list[Path] | None, typer.Option(help="Folder of a trained VP-Score that scores the images. May be repeated.")
+    ] = None,
+) -> None:
+    """Set the image models of a run against each other; writes DIR/evaluation.html and DIR/evaluation.json.
+
+    The run's recipe has every_model: true, so that all models draw each prompt from the same noise.
+    """
+    from visionprefer_pipelines.show_evaluation import show_evaluation
+
+    show_evaluation(run_dir, reward or [], console_of())

@@ -1,0 +1,100 @@
+"""PPO: an image model learns on Ray Train from images that actors draw and an endpoint values. Running again goes on
+where it stopped.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import httpx
+import ray
+
+from visionprefer.align.card import write_card
+from visionprefer.align.ppo_recipe import PPORecipe
+from visionprefer.errors import InputError
+from visionprefer.models import find_model
+from visionprefer.prompts import read_prompts
+from visionprefer.schema import content_id
+from visionprefer_pipelines.cluster import connected
+from visionprefer_pipelines.ppo_worker import Task, learn
+from visionprefer_pipelines.progress import Progress
+from visionprefer_pipelines.rollouts import start_workers
+from visionprefer_pipelines.training import Run, is_to_do, train
+
+SECONDS_TO_START = 60.0
+
+
+def train_ppo(recipe: PPORecipe, endpoint: str, out: Path, progress: Progress, address: str | None = None) -> Path:
+    """Train an image model to be worth more, or go on training it.
+
+    Args:
+        recipe: how.
+        endpoint: URL of the reward endpoint; its token is read from VISIONPREFER_TOKEN.
+        out: folder that gets LoRA weights as stock diffusers loads them, a card, and `training.json` with how it went;
+            checkpoints until it is done.
+        progress: told what happens.
+        address: of a Ray cluster; None: see `cluster.connected`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: if something that was given cannot be used, or the endpoint does not answer within a minute.
+    """
+    found = read_prompts(recipe.prompts, recipe.seed)
+    for note in found.notes:
+        progress.say(note)
+    prompts = [(row["prompt_id"], row["prompt"]) for row in found.kept.to_pylist() if row["split"] == "train"]
+    if not prompts:
+        raise InputError("prompts: all are held out. Write a smaller prompts.held_out, or more prompts")
+    model = find_model(recipe.model, "diffusers", recipe.revision, recipe.variant)
+    served = _models_of(endpoint)
+    for reward in recipe.rewards:
+        if reward.model is not None and reward.model not in served:
+            raise InputError(f"rewards: the endpoint has no model {reward.model!r}. Write one of {sorted(served)}")
+    trained_on = {
+        "method": "ppo",
+        "prompts": content_id("prompts", [prompt_id for prompt_id, _ in prompts]),
+        "rewards": {reward.name: served[reward.model or next(iter(served))] for reward in recipe.rewards},
+        "model": model.label,
+        "model_revision": model.revision,
+        "model_digest": model.digest,
+        "recipe": recipe.model_dump(mode="json", exclude={"workers", "rollout_workers", "device", "retries"}),
+    }
+    if not is_to_do(out, trained_on, progress):
+        return out
+    with connected(address, {"workers": recipe.workers, "rollout_workers": recipe.rollout_workers}):
+        actors = start_workers(recipe, model, endpoint)
+        try:
+            task = Task(recipe, model, prompts, actors)
+            train(Run("ppo", out, trained_on, recipe.workers, recipe.retries), learn, task, progress, write_card)
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+    return out
+
+
+def _models_of(endpoint: str) -> dict[str, str]:
+    """The digests of the endpoint's models by name, the default first, once it is ready.
+
+    Raises:
+        InputError: if it is not within SECONDS_TO_START.
+    """
+    token = os.environ.get("VISIONPREFER_TOKEN", "").strip()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    until, why = time.monotonic() + SECONDS_TO_START, ""
+    while time.monotonic() < until:
+        try:
+            if httpx.get(f"{endpoint}/readyz", timeout=5).is_success:
+                listed = httpx.get(f"{endpoint}/v1/models", timeout=5, headers=headers).raise_for_status().json()
+                return {one["name"]: one["digest"] for one in listed["models"]}
+            why = "it is not ready"
+        except httpx.HTTPStatusError as error:
+            raise InputError(f"--endpoint {endpoint}: {error}. Is VISIONPREFER_TOKEN one of its tokens?") from error
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            why = f"{type(error).__name__}: {error}"
+        time.sleep(1)
+    raise InputError(
+        f"--endpoint {endpoint} did not answer within {SECONDS_TO_START:g} seconds ({why}). Start it, such as by\n"
+        "  visionprefer serve --model runs/vpscore"
+    )

@@ -1,0 +1,142 @@
+"""Actors that draw images for PPO, and ask an endpoint what they are worth while they draw the next ones."""
+
+import io
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import ray
+import torch
+
+from visionprefer.align.encoding import encode_prompts
+from visionprefer.align.policy import Policy
+from visionprefer.align.ppo_recipe import PPORecipe
+from visionprefer.align.rollout import Guided, Rollout, decode, roll_out, sampler
+from visionprefer.devices import choose
+from visionprefer.images import load_pipeline
+from visionprefer.models import Model
+from visionprefer_serve.client import RewardClient, RewardError
+from visionprefer_serve.wire import Answer
+
+_CPU = torch.device("cpu")
+
+
+class Request(NamedTuple):
+    """An image to draw."""
+
+    prompt_id: str
+    prompt: str
+    seed: int
+
+
+class Valued(NamedTuple):
+    """What an image is worth."""
+
+    rewards: dict[str, float] | None  # by name; None where one of them is missing
+    error: str | None  # why
+
+
+class Drawn(NamedTuple):
+    """Images of one version of the policy."""
+
+    version: int
+    rollout: Rollout
+    guided: Guided
+    values: list[Valued]
+
+
+class RolloutWorker:
+    """An actor with a pipeline of its own, and the weights that it was sent last.
+
+    Args:
+        recipe: of the training.
+        model: that the training began with.
+        endpoint: URL.
+    """
+
+    def __init__(self, recipe: PPORecipe, model: Model, endpoint: str) -> None:
+        self.recipe, self.version = recipe, -1
+        device, dtype = choose(recipe.device, recipe.dtype, on_gpu="bfloat16")
+        self.device, self.dtype = device, dtype
+        torch.manual_seed(recipe.seed)
+        self.pipeline = load_pipeline(model, device, torch.float32)
+        self.policy = Policy(self.pipeline, recipe.lora_rank)
+        self.scheduler = sampler(self.pipeline, recipe.num_inference_steps)
+        names = {reward.model for reward in recipe.rewards}
+        self.clients = {name: RewardClient(endpoint, model=name, retry_for=recipe.retry_for) for name in names}
+
+    def draw(self, version: int, weights: list[torch.Tensor], requests: Sequence[Request]) -> Drawn:
+        """Draw images with these weights, and have them valued.
+
+        Args:
+            version: of the weights.
+            weights: of the policy that learns, in its order.
+            requests: at least one.
+        """
+        if version != self.version:
+            for mine, sent in zip(self.policy.learnt, weights, strict=True):
+                mine.data.copy_(sent)
+            self.version = version
+        parts: list[tuple[Rollout, Guided]] = []
+        valued: list[Future[list[Valued]]] = []
+        size = self.recipe.rollout_batch_size
+        with ThreadPoolExecutor(max_workers=4) as asking:
+            for start in range(0, len(requests), size):
+                part = requests[start : start + size]
+                rollout, guided = self._roll_out(part)
+                images = decode(self.pipeline, rollout.latents_BTCHW[:, -1])
+                valued.append(asking.submit(self._value, [one.prompt for one in part], images))
+                parts.append((rollout, guided))
+        rollout, guided = parts[0]
+        for further, told in parts[1:]:
+            rollout, guided = rollout.beside(further), guided.beside(told)
+        rollout = Rollout._make(part.cpu() for part in rollout)
+        return Drawn(self.version, rollout, guided.to(_CPU), [one for values in valued for one in values.result()])
+
+    def _roll_out(self, requests: Sequence[Request]) -> tuple[Rollout, Guided]:
+        unet, factor = self.pipeline.unet.config, self.pipeline.vae_scale_factor
+        pixels = unet.sample_size * factor
+        condition = encode_prompts(self.pipeline, [one.prompt for one in requests], pixels, pixels)
+        negative = encode_prompts(self.pipeline, [""] * len(requests), pixels, pixels)
+        guided = Guided(condition, negative, self.recipe.guidance_scale)
+        generators = [torch.Generator().manual_seed(one.seed) for one in requests]
+        shape = (unet.in_channels, unet.sample_size, unet.sample_size)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return roll_out(self.policy.predict, self.scheduler, guided, shape, generators), guided
+
+    def _value(self, prompts: list[str], images: list[Any]) -> list[Valued]:
+        """What the endpoint says of images; a request that it refuses has no reward."""
+        pictures = [_png(image) for image in images]
+        try:
+            said = {name: client.score(prompts, pictures) for name, client in self.clients.items()}
+        except RewardError as error:
+            return [Valued(None, str(error))] * len(images)
+        return [self._valued({name: said[name][row] for name in said}) for row in range(len(images))]
+
+    def _valued(self, answers: dict[str | None, Answer]) -> Valued:
+        rewards = {}
+        for reward in self.recipe.rewards:
+            answer = answers[reward.model]
+            value = answer.score if reward.score == "overall" else (answer.aspects or {}).get(reward.score)
+            if value is None:
+                return Valued(None, answer.error or f"the endpoint's model gives no score {reward.score!r}")
+            rewards[reward.name] = value
+        return Valued(rewards, None)
+
+
+def _png(image: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "png")
+    return buffer.getvalue()
+
+
+def start_workers(recipe: PPORecipe, model: Model, endpoint: str) -> list[Any]:
+    """Named actors of the driver; one that dies is started again, and draws again what it was drawing."""
+    workers = recipe.rollout_workers
+    options = {"num_cpus": workers.num_cpus, "num_gpus": workers.num_gpus, "resources": workers.resources or None}
+    return [
+        ray.remote(RolloutWorker)
+        .options(name=f"{recipe.name}-rollout-{number}", max_restarts=-1, max_task_retries=3, **options)
+        .remote(recipe, model, endpoint)
+        for number in range(int(str(workers.actors)))
+    ]

@@ -1,0 +1,151 @@
+"""An image model learns from what a real endpoint says of its images; what fails has no part in it."""
+
+import io
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from rich.console import Console
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from visionprefer.align.ppo_recipe import PPORecipe
+from visionprefer.errors import InputError
+from visionprefer.models import find_model
+from visionprefer.recipe import Workers
+from visionprefer_pipelines import ppo
+from visionprefer_pipelines.cli import app
+from visionprefer_pipelines.cluster import connected
+from visionprefer_pipelines.ppo_worker import requests
+from visionprefer_pipelines.progress import Progress
+from visionprefer_pipelines.rollouts import RolloutWorker
+from visionprefer_serve.settings import EndpointSettings, ServedModel
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+LORA = "pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def url(start: Callable[..., Any], vpscores: dict[str, Path]) -> str:
+    models = {name: ServedModel(path=str(folder)) for name, folder in vpscores.items()}
+    running: str = start(EndpointSettings(models=models)).url
+    return running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray() -> Iterator[None]:
+    with connected(None, {"tests": Workers(actors=4)}):
+        yield
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n".join(f"a picture of thing {number}" for number in range(12)))
+    return file
+
+
+def recipe(model: Path, prompts: Path, **changes: Any) -> PPORecipe:
+    settings = {
+        "prompts": {"path": str(prompts), "near_duplicate": None},
+        "rewards": [{"model": "blip"}, {"model": "clip", "score": "fidelity", "weight": 0.5}],
+        "rollouts": 3,
+        "images": 8,
+        "images_per_prompt": 2,
+        "rollout_batch_size": 4,
+        "num_inference_steps": 3,
+        "kl_weight": 1e-3,
+        "retry_for": 0.5,
+    }
+    return PPORecipe.model_validate({"name": "r", "model": str(model), **settings, **changes})
+
+
+def go(recipe: PPORecipe, url: str, out: Path) -> tuple[dict[str, Any], str]:
+    console = Console(file=io.StringIO(), width=300)
+    with Progress(console) as progress:
+        ppo.train_ppo(recipe, url, out, progress)
+    return json.loads((out / "training.json").read_text()), console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def has_learnt(folder: Path) -> bool:
+    """Whether LoRA's second matrices, which begin at 0, are something else now."""
+    return any(
+        weight.any() for name, weight in load_file(folder / LORA).items() if "lora.up" in name or "lora_B" in name
+    )
+
+
+def test_one_worker_and_two_learn_the_same_from_the_endpoint(
+    tiny_sd: Path, prompts: Path, url: str, tmp_path: Path
+) -> None:
+    """Two learners and two actors that draw: the same images, rewards and advantages."""
+    alone, told = go(recipe(tiny_sd, prompts), url, tmp_path / "one")
+    assert "rollout 3 of 3: reward" in told
+    history = alone["history"]
+    assert [row["failed"] for row in history] == [0, 0, 0]
+    assert set(history[0]["rewards"]) == {"blip: overall", "clip: fidelity"}
+    weighed = history[0]["rewards"]["blip: overall"] + 0.5 * history[0]["rewards"]["clip: fidelity"]
+    assert history[0]["reward"] == pytest.approx(weighed)
+    assert all(row["gap"] < 1e-4 for row in history)
+    two = {"workers": {"actors": 2}, "rollout_workers": {"actors": 2}, "updates": 2}
+    shared, _ = go(recipe(tiny_sd, prompts, **two), url, tmp_path / "two")
+    assert [row["reward"] for row in shared["history"]] == pytest.approx([row["reward"] for row in history], abs=0.02)
+
+    # What is kept is what stock diffusers loads, and a model in recipes.
+    StableDiffusionPipeline.from_pretrained(tiny_sd).load_lora_weights(tmp_path / "one")
+    assert any(
+        weight.abs().max() > 0 for name, weight in load_file(tmp_path / "one" / LORA).items() if "lora_B" in name
+    )
+    assert find_model(str(tmp_path / "one"), "diffusers").base == find_model(str(tiny_sd), "diffusers")
+    assert "PPO (arXiv 2305.13301)" in (tmp_path / "one" / "README.md").read_text()
+
+
+def test_it_is_started_from_the_command_line(tiny_sd: Path, prompts: Path, url: str, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe(tiny_sd, prompts, rollouts=1).model_dump_json())
+    command = ["ppo", str(file), "--endpoint", url, "--out", str(tmp_path / "out")]
+    answer = CliRunner().invoke(app, command)
+    assert answer.exit_code == 0, answer.output
+    assert "The LoRA weights for tiny-sd are in" in answer.output
+    assert "is trained already" in CliRunner().invoke(app, command).output
+
+
+def test_images_without_a_reward_are_counted_and_nothing_is_learnt_from_them(
+    tiny_sd: Path, prompts: Path, url: str, tmp_path: Path
+) -> None:
+    """The endpoint's model knows no such score."""
+    asked = {"rewards": [{"model": "blip", "score": "beauty"}], "rollouts": 1}
+    record, told = go(recipe(tiny_sd, prompts, **asked), url, tmp_path / "out")
+    assert (record["history"][0]["failed"], record["history"][0]["reward"]) == (8, None)
+    assert "8 of 8 images have none: the endpoint's model gives no score 'beauty'" in told
+    assert not has_learnt(tmp_path / "out")
+
+
+def test_an_endpoint_that_dies_leaves_rewards_missing(tiny_sd: Path, prompts: Path, url: str) -> None:
+    asked = recipe(tiny_sd, prompts, rewards=[{}])
+    wanted = requests([("p", "a thing"), ("q", "a thing more")] * 4, asked, 0)
+    worker = RolloutWorker(asked, find_model(str(tiny_sd), "diffusers"), url)
+    weights = [torch.zeros_like(weight) for weight in worker.policy.learnt]
+    assert all(one.error is None for one in worker.draw(0, weights, wanted).values)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    lost = RolloutWorker(asked, find_model(str(tiny_sd), "diffusers"), nobody).draw(1, weights, wanted)
+    assert lost.version == 1
+    assert [one.rewards for one in lost.values] == [None] * 8
+    assert all("did not answer" in str(one.error) for one in lost.values)
+
+
+def test_what_cannot_be_trained_is_told(
+    tiny_sd: Path, prompts: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=r"the endpoint has no model 'vqa'\. Write one of .*'blip', 'clip'"):
+        go(recipe(tiny_sd, prompts, rewards=[{"model": "vqa"}]), url, tmp_path / "out")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(ppo, "SECONDS_TO_START", 1.5)
+    with pytest.raises(InputError, match=r"did not answer within 1\.5 seconds \(ConnectError.*visionprefer serve"):
+        go(recipe(tiny_sd, prompts), nobody, tmp_path / "out")

@@ -13,7 +13,7 @@ from visionprefer.align.denoising import step
 from visionprefer.align.policy import Policy
 from visionprefer.align.ppo import distance_from_reference, policy_loss
 from visionprefer.align.ppo_recipe import PPORecipe
-from visionprefer.align.rollout import Guided, Rollout, shuffled
+from visionprefer.align.rollout import Ask, Guided, Rollout, shuffled
 
 Total = Callable[[torch.Tensor], torch.Tensor]  # the sum of a tensor over all workers
 _VALUES = 4 * 64 * 64  # latent values of the images that DDPO's clip range of 1e-4 was chosen for
@@ -76,6 +76,8 @@ class PPOFit:
         Raises:
             FloatingPointError: if something is not a number, or if rollout and learner disagree before the first step.
         """
+        if self.dtype != torch.float32:
+            experience = self._rescored(experience)
         rollout = experience.rollout
         clip_range = self.recipe.clip_range or 1e-4 * _VALUES / rollout.latents_BTCHW[0, 0].numel()
         orders = self._orders(rollout, number, worker)
@@ -142,22 +144,39 @@ class PPOFit:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The mean loss of one step of some images, what is told of it, and the ratios."""
         device, rollout = self.policy.device, experience.rollout
-        row_B = torch.arange(place.start, place.stop)
-        latents, drawn = (rollout.latents_BTCHW[row_B, turn].to(device) for turn in (turn_B, turn_B + 1))
-        timesteps_B = rollout.timesteps_T[turn_B].to(device)
         advantage_B = experience.advantage_B[place].to(device)
         counts_B = advantage_B.isfinite()
-        guided = experience.guided.part(place).to(device)
-        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
-            answer = guided.answer(self.policy.predict, latents, timesteps_B)
-        scored = step(self.scheduler, answer, timesteps_B, latents, drawn)
-        old_B = rollout.log_prob_BT[row_B, turn_B].to(device)
-        found = policy_loss(scored.log_prob_B, old_B, advantage_B.float(), counts_B, clip_range)
+        answer, log_prob_B = self._score(experience, place, turn_B, self.policy.predict)
+        old_B = rollout.log_prob_BT[torch.arange(place.start, place.stop), turn_B].to(device)
+        found = policy_loss(log_prob_B, old_B, advantage_B.float(), counts_B, clip_range)
         loss, distance = found.loss, torch.zeros((), device=device)
         if self.recipe.kl_weight:
-            with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
-                of_reference = guided.answer(self.policy.reference, latents, timesteps_B)
+            of_reference, _ = self._score(experience, place, turn_B, self.policy.reference)
             distance = distance_from_reference(answer, of_reference, counts_B)
             loss = loss + self.recipe.kl_weight * distance
         told = torch.stack([loss.detach(), found.clipped, distance.detach()])
         return loss, told, torch.where(counts_B, found.ratio_B, 1.0)
+
+    def _score(
+        self, experience: Experience, place: slice, turn_B: torch.Tensor, ask: Ask
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A model's answers at one step of some images, guidance applied, and how likely it makes what was drawn."""
+        device, rollout = self.policy.device, experience.rollout
+        row_B = torch.arange(place.start, place.stop)
+        latents, drawn = (rollout.latents_BTCHW[row_B, turn].to(device) for turn in (turn_B, turn_B + 1))
+        timesteps_B = rollout.timesteps_T[turn_B].to(device)
+        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+            answer = experience.guided.part(place).to(device).answer(ask, latents, timesteps_B)
+        return answer, step(self.scheduler, answer, timesteps_B, latents, drawn).log_prob_B
+
+    @torch.no_grad()
+    def _rescored(self, experience: Experience) -> Experience:
+        """The same with the learner's own log-probabilities: in half precision rounding alone exceeds a clip range."""
+        rollout = experience.rollout
+        log_prob_BT = rollout.log_prob_BT.clone()
+        for start in range(0, len(log_prob_BT), self.recipe.batch_size):
+            place = slice(start, min(start + self.recipe.batch_size, len(log_prob_BT)))
+            for turn in rollout.chosen_T.nonzero().flatten().tolist():
+                turn_B = torch.full((place.stop - place.start,), turn)
+                log_prob_BT[place, turn] = self._score(experience, place, turn_B, self.policy.predict)[1].cpu()
+        return experience._replace(rollout=rollout._replace(log_prob_BT=log_prob_BT))

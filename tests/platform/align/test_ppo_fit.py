@@ -25,7 +25,7 @@ def recipe(**changes: Any) -> PPORecipe:
 class World:
     """A policy, its learner, and rollouts for them."""
 
-    def __init__(self, folder: Path, **changes: Any) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32, **changes: Any) -> None:
         torch.manual_seed(0)
         pipeline = DiffusionPipeline.from_pretrained(folder)
         self.scheduler = sampler(pipeline, STEPS)
@@ -33,7 +33,7 @@ class World:
         told = (encode_prompts(pipeline, texts, 64, 64) for texts in (PROMPTS, [""] * len(PROMPTS)))
         self.guided = Guided(*told, 2.0)
         self.recipe = recipe(**changes)
-        self.fit = PPOFit(self.policy, self.recipe, self.scheduler)
+        self.fit = PPOFit(self.policy, self.recipe, self.scheduler, dtype)
 
     def rollout(self, first: int = 0) -> Any:
         seeds = [torch.Generator().manual_seed(first + number) for number in range(len(PROMPTS))]
@@ -92,6 +92,16 @@ def test_a_rollout_of_other_weights_is_told(tiny_sd: Path) -> None:
     world.learn([1.0, -1.0] * 4)
     with pytest.raises(FloatingPointError, match="before the first step rollout and learner disagree"):
         world.fit.learn(Experience(rollout, world.guided, torch.tensor([1.0, -1.0] * 4)), 1)
+
+
+def test_in_half_precision_the_learner_scores_the_rollout_itself(tiny_sd: Path) -> None:
+    """What was drawn in float32 is otherwise several clip ranges away."""
+    world = World(tiny_sd, torch.bfloat16)
+    rollout = world.rollout()
+    told = world.fit.learn(Experience(rollout, world.guided, torch.tensor([1.0, -1.0] * 4)), 0)
+    assert told["gap"] < 1e-3
+    scored = world.fit._rescored(Experience(rollout, world.guided, torch.zeros(8))).rollout.log_prob_BT
+    assert (scored - rollout.log_prob_BT).abs().max() > 0
 
 
 def test_some_of_the_steps_can_be_learnt_from(tiny_sd: Path) -> None:

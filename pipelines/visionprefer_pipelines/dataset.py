@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from ray.data import DataContext, Dataset
+from ray.data import Dataset
 
 from visionprefer.existing import ImportImages
 from visionprefer.images import GenerateImages
@@ -23,10 +23,9 @@ from visionprefer.recipe import Recipe
 from visionprefer.schema import IMAGES
 from visionprefer.store import Shards
 from visionprefer_pipelines.answers import answered, placement, source
+from visionprefer_pipelines.resting import context
 from visionprefer_pipelines.tables import Work
 from visionprefer_pipelines.units import MakeImages, images_to_judge
-
-WAIT_FOR_NODES = 6 * 3600.0  # seconds without progress: an autoscaler may need long to find a GPU
 
 
 def stream(
@@ -44,9 +43,7 @@ def stream(
 
     `spent` is the money that the judge's replies have cost so far.
     """
-    context = DataContext.get_current()
-    context.enable_progress_bars = False  # they would be drawn over ours
-    context.execution_no_progress_timeout_s = WAIT_FOR_NODES
+    context()
     if recipe.judge.mode == "joint" and not work.images:
         return _judged(source(work.replies), recipe, judge, replies, log, spent)
     fresh = source(work.images).map_batches(

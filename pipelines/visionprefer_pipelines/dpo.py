@@ -24,6 +24,7 @@ from visionprefer.training_table import ROWS_PER_GROUP, Group
 from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.dpo_worker import EncodeTraining, Task, learn
 from visionprefer_pipelines.progress import Progress
+from visionprefer_pipelines.resting import context
 from visionprefer_pipelines.row_groups import READERS
 from visionprefer_pipelines.training import Run, is_to_do, train
 from visionprefer_pipelines.units import commit_log
@@ -78,6 +79,7 @@ def _encoded(recipe: DPORecipe, model: Model, store: Store, files: list[str], pr
     missing = [file for file, name in names.items() if not store.exists(name)]
     if missing:
         workers, log = recipe.workers, commit_log()
+        context()
         rows = ray.data.from_arrow([pa.table({"file": [file], "name": [names[file]]}) for file in missing])
         stream = rows.map_batches(
             EncodeTraining,

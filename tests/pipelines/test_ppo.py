@@ -145,5 +145,5 @@ def test_what_cannot_be_trained_is_told(
     with socket.create_server(("127.0.0.1", 0)) as free:
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setattr(ppo, "SECONDS_TO_START", 1.5)
-    with pytest.raises(InputError, match=r"did not answer within 1\.5 seconds \(ConnectError.*visionprefer serve"):
+    with pytest.raises(InputError, match=r"(?s)did not answer within 1\.5 seconds \(ConnectError.*visionprefer serve"):
         go(recipe(tiny_sd, prompts), nobody, tmp_path / "out")

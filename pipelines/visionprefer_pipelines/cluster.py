@@ -15,19 +15,22 @@ import ray
 from visionprefer.errors import InputError
 from visionprefer.recipe import Workers
 
-# What flows through Ray's object store are names of committed shards, a few bytes each.
-OBJECT_STORE_BYTES = 256 * 1024**2
+OBJECT_STORE_BYTES = 256 * 1024**2  # for the names of committed shards, which are all that runs send through it
 SECONDS_TO_ANSWER = 5.0
 
 
 @contextmanager
-def connected(address: str | None, stages: dict[str, Workers]) -> Iterator[None]:
+def connected(
+    address: str | None, stages: dict[str, Workers], object_store_bytes: int | None = OBJECT_STORE_BYTES
+) -> Iterator[None]:
     """Connect to a cluster for as long as the block lasts.
 
     Args:
         address: of a running cluster; None: the one this process was submitted to or, if there is none, a new one on
             this machine, which is stopped afterwards.
-        stages: the actors of each, by the stage's name in the recipe.
+        stages: the actors of each, by the recipe's name for the stage or for these actors.
+
+        object_store_bytes: of a cluster that is started; None: as many as Ray thinks right.
 
     Raises:
         InputError: if no cluster answers at the address, or if this machine can never place the actors.
@@ -44,7 +47,7 @@ def connected(address: str | None, stages: dict[str, Workers]) -> Iterator[None]
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
         if address == "local":
-            _start(stages)
+            _start(stages, object_store_bytes)
         else:
             _join(address, named)
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own handler there, which ends the process at once
@@ -65,7 +68,7 @@ def check_resources(stages: dict[str, Workers], machine: dict[str, float]) -> No
             continue
         key = "num_gpus" if name == "GPU" else f"resources.{name}"
         fields = " and ".join(
-            f"{stage}.workers.{key} is {amount:g}"
+            f"{stage if stage.endswith('workers') else f'{stage}.workers'}.{key} is {amount:g}"
             + (f" for each of {_fewest(stages[stage])} actors" if _fewest(stages[stage]) > 1 else "")
             for stage, amount in each.items()
         )
@@ -80,14 +83,14 @@ def _fewest(workers: Workers) -> int:
     return workers.actors if isinstance(workers.actors, int) else workers.actors[0]
 
 
-def _start(stages: dict[str, Workers]) -> None:
+def _start(stages: dict[str, Workers], object_store_bytes: int | None) -> None:
     """With enough logical cores for every actor; the operating system shares the real ones between them."""
     cpus = sum(workers.num_cpus * _fewest(workers) for workers in stages.values())
     with _without_stderr():
         ray.init(
             address="local",
             num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
-            object_store_memory=OBJECT_STORE_BYTES,
+            object_store_memory=object_store_bytes,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -11,7 +11,7 @@ import ray
 import ray.data
 
 from visionprefer.align.card import write_card
-from visionprefer.align.encoded import ENCODED, Shapes, shapes_of
+from visionprefer.align.encoded import ENCODED, Shapes, common_shapes, shapes_of
 from visionprefer.align.pairs import usable
 from visionprefer.align.recipe import DPORecipe
 from visionprefer.align.steps import steps_of
@@ -26,7 +26,7 @@ from visionprefer_pipelines.dpo_worker import EncodeTraining, Task, learn
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.resting import context
 from visionprefer_pipelines.row_groups import READERS
-from visionprefer_pipelines.training import Run, is_to_do, train
+from visionprefer_pipelines.training import ANY_WAY, Run, is_to_do, train
 from visionprefer_pipelines.units import commit_log
 
 
@@ -52,6 +52,8 @@ def train_dpo(recipe: DPORecipe, data: str, out: Path, progress: Progress, addre
     if not files:
         raise InputError(f"{data}: no prompt has a pair that is not a tie, so there is nothing to learn from")
     model = find_model(recipe.model, "diffusers", recipe.revision, recipe.variant)
+    if model.base:
+        raise InputError(f"model {recipe.model!r} holds LoRA weights. Write the folder or hub id of a whole pipeline")
     trained_on = {
         "method": "dpo",
         "run": source.recipe.name,
@@ -59,11 +61,11 @@ def train_dpo(recipe: DPORecipe, data: str, out: Path, progress: Progress, addre
         "model": model.label,
         "model_revision": model.revision,
         "model_digest": model.digest,
-        "recipe": recipe.model_dump(mode="json", exclude={"workers", "device", "retries"}),
+        "recipe": recipe.model_dump(mode="json", exclude=ANY_WAY),
     }
     if not is_to_do(out, trained_on, progress):
         return out
-    with connected(address, {"workers": recipe.workers, "readers": READERS}):
+    with connected(address, {"workers": recipe.workers, "readers": READERS}, object_store_bytes=None):
         encoded = _encoded(recipe, model, source.store, files, progress)
         prompts, shapes = _usable(source.store, encoded, recipe)
         progress.say(f"{sum(prompts.values()):,} training prompts have a pair to learn from")
@@ -113,19 +115,16 @@ def _encode(stream: Any, log: Any, files: int, progress: Progress) -> None:
 def _usable(store: Store, files: list[str], recipe: DPORecipe) -> tuple[dict[Group, int], Shapes]:
     """How many prompts of each row group have a pair that the recipe wants, and the shapes of all codes."""
     prompts: dict[Group, int] = {}
-    shapes: dict[Shapes, str] = {}
+    shapes: list[Shapes | None] = []
     for file in files:
         table = store.read_table(file, ["pairs"])
         for group, rows in enumerate(_row_groups(table)):
             prompts[Group(file, group)] = sum(bool(usable(pairs, recipe)) for pairs in rows["pairs"].to_pylist())
-        if found := shapes_of(table):
-            shapes.setdefault(found, file)
-    if len(shapes) > 1:
-        told = " and ".join(f"{width} × {height}" for height, width in sorted({one.size for one in shapes}))
-        raise InputError(f"the images of the run are {told} pixels: make or resize them all to one size")
-    if not shapes:
+        shapes.append(shapes_of(table))
+    common = common_shapes(shapes)
+    if common is None:
         raise InputError("the training table has no prompt of the training split: judge more prompts")
-    return prompts, next(iter(shapes))
+    return prompts, common
 
 
 def _row_groups(table: pa.Table) -> Iterator[pa.Table]:

@@ -8,7 +8,7 @@ import torch
 from ray.train.torch import get_device, prepare_model
 
 from visionprefer.align.dpo_fit import DPOFit
-from visionprefer.align.encoded import PairBatch, Shapes, encode, pair_batch
+from visionprefer.align.encoded import PairBatch, Shapes, common_shapes, encode, pair_batch, shapes_of
 from visionprefer.align.policy import Policy
 from visionprefer.align.recipe import DPORecipe
 from visionprefer.align.steps import Step
@@ -47,8 +47,14 @@ class EncodeTraining:
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table:
-    """All rows of tables, of which those that have any tell the shapes of their codes."""
-    return pa.concat_tables([table for table in tables if table.num_rows] or tables[:1])
+    """All rows of tables, of which those that have any tell the shapes of their codes.
+
+    Raises:
+        InputError: if their images differ in size.
+    """
+    filled = [table for table in tables if table.num_rows]
+    common_shapes([shapes_of(table) for table in filled])
+    return pa.concat_tables(filled or tables[:1])
 
 
 class Task(NamedTuple):

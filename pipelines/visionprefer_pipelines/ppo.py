@@ -5,12 +5,13 @@ where it stopped.
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import ray
 
 from visionprefer.align.card import write_card
-from visionprefer.align.ppo_recipe import PPORecipe
+from visionprefer.align.ppo_recipe import PPORecipe, Reward
 from visionprefer.errors import InputError
 from visionprefer.models import find_model
 from visionprefer.prompts import read_prompts
@@ -19,7 +20,7 @@ from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.ppo_worker import Task, learn
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.rollouts import start_workers
-from visionprefer_pipelines.training import Run, is_to_do, train
+from visionprefer_pipelines.training import ANY_WAY, Run, is_to_do, train
 
 SECONDS_TO_START = 60.0
 
@@ -48,23 +49,25 @@ def train_ppo(recipe: PPORecipe, endpoint: str, out: Path, progress: Progress, a
     if not prompts:
         raise InputError("prompts: all are held out. Write a smaller prompts.held_out, or more prompts")
     model = find_model(recipe.model, "diffusers", recipe.revision, recipe.variant)
-    served = _models_of(endpoint)
-    for reward in recipe.rewards:
-        if reward.model is not None and reward.model not in served:
-            raise InputError(f"rewards: the endpoint has no model {reward.model!r}. Write one of {sorted(served)}")
+    if model.base:
+        raise InputError(f"model {recipe.model!r} holds LoRA weights. Write the folder or hub id of a whole pipeline")
+    token = os.environ.get("VISIONPREFER_TOKEN", "").strip()
+    served = _models_of(endpoint, token)
+    values = {reward.name: _digest(reward, served) for reward in recipe.rewards}
     trained_on = {
         "method": "ppo",
         "prompts": content_id("prompts", [prompt_id for prompt_id, _ in prompts]),
-        "rewards": {reward.name: served[reward.model or next(iter(served))] for reward in recipe.rewards},
+        "rewards": values,
         "model": model.label,
         "model_revision": model.revision,
         "model_digest": model.digest,
-        "recipe": recipe.model_dump(mode="json", exclude={"workers", "rollout_workers", "device", "retries"}),
+        "recipe": recipe.model_dump(mode="json", exclude=ANY_WAY),
     }
     if not is_to_do(out, trained_on, progress):
         return out
-    with connected(address, {"workers": recipe.workers, "rollout_workers": recipe.rollout_workers}):
-        actors = start_workers(recipe, model, endpoint)
+    stages = {"workers": recipe.workers, "rollout_workers": recipe.rollout_workers}
+    with connected(address, stages, object_store_bytes=None):
+        actors = start_workers(recipe, model, endpoint, token)
         try:
             task = Task(recipe, model, prompts, actors)
             train(Run("ppo", out, trained_on, recipe.workers, recipe.retries), learn, task, progress, write_card)
@@ -74,20 +77,29 @@ def train_ppo(recipe: PPORecipe, endpoint: str, out: Path, progress: Progress, a
     return out
 
 
-def _models_of(endpoint: str) -> dict[str, str]:
-    """The digests of the endpoint's models by name, the default first, once it is ready.
+def _digest(reward: Reward, served: dict[str, dict[str, Any]]) -> str:
+    """The digest of the model that gives a reward. Raises InputError if the endpoint has no such model or score."""
+    name = reward.model or next(iter(served))
+    if name not in served:
+        raise InputError(f"rewards: the endpoint has no model {name!r}. Write one of {sorted(served)}")
+    if reward.score not in (scores := served[name]["scores"]):
+        raise InputError(f"rewards: {name!r} gives no score {reward.score!r}. Write one of {scores}")
+    return str(served[name]["digest"])
+
+
+def _models_of(endpoint: str, token: str) -> dict[str, dict[str, Any]]:
+    """What the endpoint says of its models, by name, the default first, once it is ready.
 
     Raises:
         InputError: if it is not within SECONDS_TO_START.
     """
-    token = os.environ.get("VISIONPREFER_TOKEN", "").strip()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     until, why = time.monotonic() + SECONDS_TO_START, ""
     while time.monotonic() < until:
         try:
             if httpx.get(f"{endpoint}/readyz", timeout=5).is_success:
                 listed = httpx.get(f"{endpoint}/v1/models", timeout=5, headers=headers).raise_for_status().json()
-                return {one["name"]: one["digest"] for one in listed["models"]}
+                return {one["name"]: one for one in listed["models"]}
             why = "it is not ready"
         except httpx.HTTPStatusError as error:
             raise InputError(f"--endpoint {endpoint}: {error}. Is VISIONPREFER_TOKEN one of its tokens?") from error

@@ -14,7 +14,7 @@ from visionprefer.align.advantages import Advantages
 from visionprefer.align.policy import Policy
 from visionprefer.align.ppo_fit import Experience, PPOFit
 from visionprefer.align.ppo_recipe import PPORecipe
-from visionprefer.align.rollout import sampler
+from visionprefer.align.rollout import exact, sampler
 from visionprefer.devices import choose
 from visionprefer.images import load_pipeline
 from visionprefer.models import Model
@@ -42,6 +42,7 @@ def learn(config: dict[str, Any]) -> None:
     worker, workers = context.get_world_rank(), context.get_world_size()
     device = get_device()
     _, dtype = choose(device.type, recipe.dtype, on_gpu="bfloat16")
+    exact()
     torch.manual_seed(recipe.seed)  # LoRA begins alike on all workers, those that draw among them
     pipeline = load_pipeline(task.model, _CPU, torch.float32)
     pipeline.unet.to(device)

@@ -13,7 +13,7 @@ from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.reward_worker import Task, learn
 from visionprefer_pipelines.row_groups import READERS
-from visionprefer_pipelines.training import Run, is_to_do, train
+from visionprefer_pipelines.training import ANY_WAY, Run, is_to_do, train
 
 
 def train_reward(recipe: RewardRecipe, data: str, out: Path, progress: Progress, address: str | None = None) -> Path:
@@ -49,7 +49,7 @@ def train_reward(recipe: RewardRecipe, data: str, out: Path, progress: Progress,
         "training_table": Path(files[0]).stem.rpartition("-")[0],
         "backbone": backbone.label,
         "backbone_digest": backbone.digest,
-        "recipe": recipe.model_dump(mode="json", exclude={"workers", "device", "retries"}),
+        "recipe": recipe.model_dump(mode="json", exclude=ANY_WAY),
     }
     if not is_to_do(out, trained_on, progress):
         return out

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import ray
 import torch
 
-from visionprefer.align.encoding import encode_prompts
+from visionprefer.align.encoding import encode_empty, encode_prompts
 from visionprefer.align.policy import Policy
 from visionprefer.align.ppo_recipe import PPORecipe
-from visionprefer.align.rollout import Guided, Rollout, decode, roll_out, sampler
+from visionprefer.align.rollout import Guided, Rollout, decode, exact, roll_out, sampler
 from visionprefer.devices import choose
 from visionprefer.images import load_pipeline
 from visionprefer.models import Model
@@ -52,18 +52,20 @@ class RolloutWorker:
         recipe: of the training.
         model: that the training began with.
         endpoint: URL.
+        token: that it wants, if it wants one.
     """
 
-    def __init__(self, recipe: PPORecipe, model: Model, endpoint: str) -> None:
+    def __init__(self, recipe: PPORecipe, model: Model, endpoint: str, token: str = "") -> None:
         self.recipe, self.version = recipe, -1
         device, dtype = choose(recipe.device, recipe.dtype, on_gpu="bfloat16")
         self.device, self.dtype = device, dtype
+        exact()
         torch.manual_seed(recipe.seed)
         self.pipeline = load_pipeline(model, device, torch.float32)
         self.policy = Policy(self.pipeline, recipe.lora_rank)
         self.scheduler = sampler(self.pipeline, recipe.num_inference_steps)
         names = {reward.model for reward in recipe.rewards}
-        self.clients = {name: RewardClient(endpoint, model=name, retry_for=recipe.retry_for) for name in names}
+        self.clients = {name: RewardClient(endpoint, token, model=name, retry_for=recipe.retry_for) for name in names}
 
     def draw(self, version: int, weights: list[torch.Tensor], requests: Sequence[Request]) -> Drawn:
         """Draw images with these weights, and have them valued.
@@ -97,7 +99,7 @@ class RolloutWorker:
         unet, factor = self.pipeline.unet.config, self.pipeline.vae_scale_factor
         pixels = unet.sample_size * factor
         condition = encode_prompts(self.pipeline, [one.prompt for one in requests], pixels, pixels)
-        negative = encode_prompts(self.pipeline, [""] * len(requests), pixels, pixels)
+        negative = encode_empty(self.pipeline, len(requests), pixels, pixels)
         guided = Guided(condition, negative, self.recipe.guidance_scale)
         generators = [torch.Generator().manual_seed(one.seed) for one in requests]
         shape = (unet.in_channels, unet.sample_size, unet.sample_size)
@@ -130,13 +132,13 @@ def _png(image: Any) -> bytes:
     return buffer.getvalue()
 
 
-def start_workers(recipe: PPORecipe, model: Model, endpoint: str) -> list[Any]:
+def start_workers(recipe: PPORecipe, model: Model, endpoint: str, token: str) -> list[Any]:
     """Named actors of the driver; one that dies is started again, and draws again what it was drawing."""
     workers = recipe.rollout_workers
     options = {"num_cpus": workers.num_cpus, "num_gpus": workers.num_gpus, "resources": workers.resources or None}
     return [
         ray.remote(RolloutWorker)
         .options(name=f"{recipe.name}-rollout-{number}", max_restarts=-1, max_task_retries=3, **options)
-        .remote(recipe, model, endpoint)
+        .remote(recipe, model, endpoint, token)
         for number in range(int(str(workers.actors)))
     ]

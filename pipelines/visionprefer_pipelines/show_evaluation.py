@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from visionprefer.errors import InputError
 from visionprefer.evaluation.evaluation import tables, write_evaluation
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
@@ -14,6 +15,8 @@ def show_evaluation(run_dir: str, rewards: list[Path], console: Console) -> None
     """Evaluate the models of a run, print who wins and where the page is. Raises InputError if that cannot be told."""
     run, scored = RunFolder(Store(run_dir)), {}
     run.check_finished()
+    if len({folder.name for folder in rewards}) < len(rewards):
+        raise InputError(f"--reward: two folders are called {rewards[0].name!r}: give them different names")
     for folder in rewards:
         from visionprefer.reward.testing import score_run
         from visionprefer.reward.vpscore import VPScore

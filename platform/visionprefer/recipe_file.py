@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from visionprefer.align.ppo_recipe import PPORecipe
+from visionprefer.align.ppo_recipe import PPORecipe, Reward
 from visionprefer.align.recipe import DPORecipe
 from visionprefer.errors import InputError
 from visionprefer.recipe import (
@@ -153,6 +153,8 @@ def _fields_at(loc: tuple[int | str, ...], kind: type[Settings]) -> list[str]:
         "api": ApiSettings,
         "price": Price,
         "workers": Workers,
+        "rollout_workers": Workers,
+        "rewards": Reward,
         "Range": Range,
     }
     names = [part for part in loc if isinstance(part, str) and part in models]

@@ -10,7 +10,6 @@ from visionprefer.recipe import Settings, Workers
 class TrainingSettings(Settings):
     """Who trains, and how a step is computed."""
 
-    accumulation: int = Field(1, ge=1, description="Forward passes that a worker makes of its part of a step.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Precision of the passes; weights stay in float32. auto: bfloat16 on a GPU, else float32."
     )

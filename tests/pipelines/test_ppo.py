@@ -112,17 +112,6 @@ def test_it_is_started_from_the_command_line(tiny_sd: Path, prompts: Path, url: 
     assert "is trained already" in CliRunner().invoke(app, command).output
 
 
-def test_images_without_a_reward_are_counted_and_nothing_is_learnt_from_them(
-    tiny_sd: Path, prompts: Path, url: str, tmp_path: Path
-) -> None:
-    """The endpoint's model knows no such score."""
-    asked = {"rewards": [{"model": "blip", "score": "beauty"}], "rollouts": 1}
-    record, told = go(recipe(tiny_sd, prompts, **asked), url, tmp_path / "out")
-    assert (record["history"][0]["failed"], record["history"][0]["reward"]) == (8, None)
-    assert "8 of 8 images have none: the endpoint's model gives no score 'beauty'" in told
-    assert not has_learnt(tmp_path / "out")
-
-
 def test_an_endpoint_that_dies_leaves_rewards_missing(tiny_sd: Path, prompts: Path, url: str) -> None:
     asked = recipe(tiny_sd, prompts, rewards=[{}])
     wanted = requests([("p", "a thing"), ("q", "a thing more")] * 4, asked, 0)
@@ -142,6 +131,8 @@ def test_what_cannot_be_trained_is_told(
 ) -> None:
     with pytest.raises(InputError, match=r"the endpoint has no model 'vqa'\. Write one of .*'blip', 'clip'"):
         go(recipe(tiny_sd, prompts, rewards=[{"model": "vqa"}]), url, tmp_path / "out")
+    with pytest.raises(InputError, match=r"'blip' gives no score 'beauty'\. Write one of .*'fidelity'"):
+        go(recipe(tiny_sd, prompts, rewards=[{"model": "blip", "score": "beauty"}]), url, tmp_path / "out")
     with socket.create_server(("127.0.0.1", 0)) as free:
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setattr(ppo, "SECONDS_TO_START", 1.5)

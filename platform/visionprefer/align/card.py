@@ -51,7 +51,7 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
     """
     about = record["trained_on"]
     recipe = about["recipe"]
-    base = recipe["model"] if is_builtin(recipe["model"]) else about["model"]
+    base = recipe["model"]
     is_lora = recipe["lora_rank"] is not None
     method, settings, _ = METHODS[about["method"]]
     tags = ["visionprefer", "text-to-image", about["method"], *["lora"] * is_lora]

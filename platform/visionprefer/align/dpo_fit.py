@@ -107,6 +107,8 @@ class DPOFit:
         """Go on from a state."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+        if self.average:
+            self.average.to(self.policy.device)  # it takes the saved weights as they are, from where they were loaded
         for weight, saved in zip(self.policy.learnt, state["learnt"], strict=True):
             weight.data.copy_(saved)
 

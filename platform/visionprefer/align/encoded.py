@@ -97,6 +97,15 @@ def shapes_of(table: pa.Table) -> Shapes | None:
     return Shapes(tuple(hidden), pooled and tuple(pooled), tuple(latents), tuple(size))
 
 
+def common_shapes(found: Sequence[Shapes | None]) -> Shapes | None:
+    """The shapes that tables share; None if none has a row. Raises InputError if they differ."""
+    distinct = sorted({shapes for shapes in found if shapes is not None}, key=str)
+    if len(distinct) > 1:
+        told = " and ".join(f"{shapes.size[1]} × {shapes.size[0]}" for shapes in distinct)
+        raise InputError(f"the images of the run are {told} pixels: make or resize them all to one size")
+    return distinct[0] if distinct else None
+
+
 def pair_batch(rows: pa.Table, shapes: Shapes, recipe: DPORecipe, epoch: int) -> PairBatch | None:
     """The pairs that an epoch learns from these prompts, one of each; None if none has a pair.
 

@@ -82,6 +82,19 @@ def encode_prompts(pipeline: Any, prompts: Sequence[str], height: int, width: in
     return condition_of(found["prompt_embeds"], found.get("pooled_prompt_embeds"), height, width)
 
 
+def encode_empty(pipeline: Any, count: int, height: int, width: int) -> Condition:
+    """What guidance leads away from where no negative prompt is given, as the pipeline itself takes it.
+
+    Args:
+        pipeline, height, width: see `encode_prompts`.
+        count: how many of it.
+    """
+    found = encode_prompts(pipeline, [""] * count, height, width)
+    if found.pooled_BD is None or not pipeline.config.get("force_zeros_for_empty_prompt"):
+        return found
+    return found._replace(hidden_BTD=torch.zeros_like(found.hidden_BTD), pooled_BD=torch.zeros_like(found.pooled_BD))
+
+
 def condition_of(hidden_BTD: torch.Tensor, pooled_BD: torch.Tensor | None, height: int, width: int) -> Condition:
     """The condition of images of this size in pixels, made and seen whole; see Condition."""
     if pooled_BD is None:

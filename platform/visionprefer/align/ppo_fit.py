@@ -134,7 +134,8 @@ class PPOFit:
         norm = torch.nn.utils.clip_grad_norm_(self.policy.learnt, self.recipe.max_grad_norm)
         if not math.isfinite(float(norm)):
             raise FloatingPointError(f"the gradients' norm is {float(norm)}: write a smaller learning_rate")
-        self.optimizer.step()
+        if counts > 0:  # else momentum alone would move the weights
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         loss_, clipped, distance = self.total(summed).tolist()
         return {"loss": loss_, "clipped": clipped, "distance": distance, "gap": gap, "norm": float(norm)}

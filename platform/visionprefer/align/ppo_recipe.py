@@ -61,6 +61,19 @@ class PPORecipe(TrainingSettings):
         return self
 
     @model_validator(mode="after")
+    def _computes_finely_enough(self) -> Self:
+        if self.dtype == "float16":
+            raise ValueError("dtype is float16, in which PPO's gradients vanish: write bfloat16 or float32")
+        return self
+
+    @model_validator(mode="after")
+    def _names_each_reward_once(self) -> Self:
+        names = [reward.name for reward in self.rewards]
+        if len(set(names)) < len(names):
+            raise ValueError(f"rewards are {names}: write each once, with its weight")
+        return self
+
+    @model_validator(mode="after")
     def _shares_images_out(self) -> Self:
         workers = int(str(self.workers.actors))
         if self.images % (workers * self.updates * self.images_per_prompt):

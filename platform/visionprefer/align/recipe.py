@@ -32,6 +32,7 @@ class DPORecipe(TrainingSettings):
     beta: float = Field(5000.0, gt=0, description="How closely the model is held to what it was: the larger, the more.")
     steps: int = Field(2000, ge=1, description="Optimizer steps.")
     batch_size: int = Field(2048, ge=1, description="Pairs of one optimizer step, on all workers together.")
+    accumulation: int = Field(1, ge=1, description="Forward passes that a worker makes of its part of a step.")
     learning_rate: float | None = Field(
         None, gt=0, description="Of AdamW, at its peak; null: 1e-8 times the batch size."
     )

@@ -76,6 +76,12 @@ class Rollout(NamedTuple):
         )
 
 
+def exact() -> None:
+    """Let float32 be float32 on GPUs too: with TF32 rollout and learner differ by more than a clip range allows."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def sampler(pipeline: Any, num_inference_steps: int) -> Any:
     """The DDIMScheduler, with its timesteps set, by which a pipeline's model is rolled out and scored."""
     scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False, thresholding=False)

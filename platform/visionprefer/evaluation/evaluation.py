@@ -150,8 +150,10 @@ def _sorted(meetings: Sequence[Meeting], scored: Scores) -> list[tuple[Meeting, 
 
 
 def _page(run: RunFolder, found: Evaluation, order: list[tuple[Meeting, float]]) -> str:
-    half = min(MOST_SHOWN // 2, (len(order) + 1) // 2)
-    ends = {"regressions": order[:half], "improvements": order[::-1][:half]}
+    ends = {
+        "regressions": [one for one in order if one[1] < 0][: MOST_SHOWN // 2],
+        "improvements": [one for one in reversed(order) if one[1] > 0][: MOST_SHOWN // 2],
+    }
     gallery = Gallery(run)
     prompt_ids = list(dict.fromkeys(one.prompt_id for shown in ends.values() for one, _ in shown))
     judged = {one.row["image_id"]: one for of in gallery.judged(prompt_ids).values() for one in of}

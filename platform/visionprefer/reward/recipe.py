@@ -47,6 +47,7 @@ class RewardRecipe(TrainingSettings):
     batch_size: int = Field(
         64, ge=4, multiple_of=4, description="Prompts of one optimizer step, on all workers together."
     )
+    accumulation: int = Field(1, ge=1, description="Forward passes that a worker makes of its part of a step.")
     learning_rate: float = Field(1e-5, gt=0, description="Of Adam, at its peak; it falls to 0 as a cosine.")
     max_grad_norm: float | None = Field(
         None, gt=0, description="Gradients longer than this, all weights together, are cut to it; None: none is."

@@ -12,7 +12,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from visionprefer.align.encoded import ENCODED, encode, pair_batch, shapes_of
+from visionprefer.align.encoded import ENCODED, Shapes, common_shapes, encode, pair_batch, shapes_of
 from visionprefer.align.encoding import encode_images, encode_prompts
 from visionprefer.align.recipe import DPORecipe
 from visionprefer.errors import InputError
@@ -115,3 +115,12 @@ def test_images_that_cannot_share_a_step_are_told(tiny_sd: Path, images: list[di
     rows = table(row("ring", [picture(1), picture(2)]), row("cross", images))
     with pytest.raises(InputError, match=message):
         encode(rows, DiffusionPipeline.from_pretrained(tiny_sd))
+
+
+def test_tables_of_images_of_different_sizes_have_nothing_in_common() -> None:
+    small = Shapes((77, 8), None, (4, 8, 8), (64, 64))
+    large = small._replace(latents=(4, 16, 8), size=(128, 64))
+    assert common_shapes([None, small, small]) == small
+    assert common_shapes([None]) is None
+    with pytest.raises(InputError, match=r"the images of the run are 64 × 128 and 64 × 64 pixels: make or resize"):
+        common_shapes([small, None, large])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 
-from visionprefer.align.encoding import encode_prompts
+from visionprefer.align.encoding import encode_empty, encode_prompts
 from visionprefer.align.policy import Policy
 from visionprefer.align.rollout import Guided, decode, roll_out, sampler, shuffled
 
@@ -26,8 +26,8 @@ def pipeline(request: pytest.FixtureRequest) -> Any:
 
 
 def guided(pipeline: Any, prompts: list[str], guidance_scale: float = 3.0) -> Guided:
-    told = (encode_prompts(pipeline, texts, 64, 64) for texts in (prompts, [""] * len(prompts)))
-    return Guided(*told, guidance_scale)
+    condition, negative = encode_prompts(pipeline, prompts, 64, 64), encode_empty(pipeline, len(prompts), 64, 64)
+    return Guided(condition, negative, guidance_scale)
 
 
 def generators(count: int, first: int = 0) -> list[torch.Generator]:
@@ -45,7 +45,6 @@ def test_its_images_are_the_pipelines(pipeline: Any, guidance_scale: float) -> N
     assert rollout.chosen_T.tolist() == [True] * STEPS
     known = pipeline(
         PROMPTS,
-        negative_prompt=[""] * 3,  # SDXL takes zeros for a negative prompt that is left out
         guidance_scale=guidance_scale,
         num_inference_steps=STEPS,
         height=64,

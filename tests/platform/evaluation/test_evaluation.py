@@ -44,10 +44,10 @@ def test_who_wins_is_written_down_and_shown(compared: RunFolder) -> None:
     assert tables(found)[0].rows == [["large", "2", "62.5 %"]]
     page = compared.store.read("evaluation.html").decode()
     regressions, improvements = page.split('id="improvements"')
-    assert regressions.index("much &lt;b&gt;worse") < regressions.rindex("alike")
+    assert "much &lt;b&gt;worse" in regressions and "alike" not in regressions + improvements
     assert improvements.index("much better") < improvements.index("better</bdi> <small>+1.00")
     assert "-4.00" in regressions and "+4.00" in improvements
-    assert page.count("<img") == 8
+    assert page.count("<img") == 6
 
 
 def test_a_reward_model_counts_beside_the_judge_and_orders_the_page(compared: RunFolder) -> None:

@@ -23,6 +23,8 @@ def mixed_up(description: Description, share: float, chance: random.Random) -> D
     Returns:
         The description, or one with mistakes that belongs to the training split too.
     """
+    if not share:
+        return description
     groups = tuple(
         Group(group.count, _perhaps(group.colour, share, chance), _perhaps(group.shape, share, chance))
         for group in description.groups

@@ -69,7 +69,7 @@ def test_one_worker_and_two_learn_the_same_from_what_was_encoded_once(
     assert alone[0]["loss"] == pytest.approx(np.log(2), abs=1e-3)
     late = {name: np.mean([row[name] for row in alone[-10:]]) for name in alone[0]}
     assert late["loss"] < alone[0]["loss"] - 0.01
-    assert late["right"] > 0.6
+    assert late["margin"] > 0
     shared, told = go(recipe(tiny_sd, workers={"actors": 2}, accumulation=2), run, tmp_path / "two")
     assert "latents and text embeddings are there already" in told
     assert [row["step"] for row in shared] == [row["step"] for row in alone] == list(range(1, 21))

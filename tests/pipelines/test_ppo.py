@@ -83,9 +83,15 @@ def test_one_worker_and_two_learn_the_same_from_the_endpoint(
     tiny_sd: Path, prompts: Path, url: str, tmp_path: Path
 ) -> None:
     """Two learners and two actors that draw: the same images, rewards and advantages."""
-    alone, told = go(recipe(tiny_sd, prompts), url, tmp_path / "one")
-    assert "rollout 3 of 3: reward" in told
-    history = alone["history"]
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe(tiny_sd, prompts).model_dump_json())
+    command = ["ppo", str(file), "--endpoint", url, "--out", str(tmp_path / "one")]
+    answer = CliRunner().invoke(app, command)
+    assert answer.exit_code == 0, answer.output
+    assert "rollout 3 of 3: reward" in answer.output
+    assert "The LoRA weights for tiny-sd are in" in answer.output
+    assert "is trained already" in CliRunner().invoke(app, command).output
+    history = json.loads((tmp_path / "one" / "training.json").read_text())["history"]
     assert [row["failed"] for row in history] == [0, 0, 0]
     assert set(history[0]["rewards"]) == {"blip: overall", "clip: fidelity"}
     weighed = history[0]["rewards"]["blip: overall"] + 0.5 * history[0]["rewards"]["clip: fidelity"]
@@ -100,16 +106,6 @@ def test_one_worker_and_two_learn_the_same_from_the_endpoint(
     assert has_learnt(tmp_path / "one")
     assert find_model(str(tmp_path / "one"), "diffusers").base == find_model(str(tiny_sd), "diffusers")
     assert "PPO (arXiv 2305.13301)" in (tmp_path / "one" / "README.md").read_text()
-
-
-def test_it_is_started_from_the_command_line(tiny_sd: Path, prompts: Path, url: str, tmp_path: Path) -> None:
-    file = tmp_path / "recipe.yaml"
-    file.write_text(recipe(tiny_sd, prompts, rollouts=1).model_dump_json())
-    command = ["ppo", str(file), "--endpoint", url, "--out", str(tmp_path / "out")]
-    answer = CliRunner().invoke(app, command)
-    assert answer.exit_code == 0, answer.output
-    assert "The LoRA weights for tiny-sd are in" in answer.output
-    assert "is trained already" in CliRunner().invoke(app, command).output
 
 
 def test_an_endpoint_that_dies_leaves_rewards_missing(tiny_sd: Path, prompts: Path, url: str) -> None:

@@ -13,6 +13,7 @@ from visionprefer.judging.transformers_engine import TransformersEngine
 from visionprefer.models import Model
 from visionprefer.recipe import EngineSettings, Workers
 from visionprefer.store import Shards
+from visionprefer_pipelines.resting import stream_context
 from visionprefer_pipelines.tables import Unit
 from visionprefer_pipelines.units import AskAbout, Read
 from visionprefer_pipelines.vllm_stream import answered_by_vllm
@@ -72,6 +73,7 @@ def source(units: list[Unit]) -> Dataset:
     schema = pa.schema([("unit", pa.string()), ("generation", pa.int64())])
     size = -(-len(units) // MOST_RAY_BLOCKS) or 1
     chunks = [units[start : start + size] for start in range(0, len(units), size)] or [[]]
+    stream_context()
     return ray.data.from_arrow([pa.Table.from_pylist([unit._asdict() for unit in chunk], schema) for chunk in chunks])
 
 

@@ -1,16 +1,12 @@
 """`visionprefer dpo`, `ppo` and `evaluate`: image models taught, and set against each other."""
 
-import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
 from visionprefer.recipe_file import load_dpo_recipe, load_ppo_recipe
-from visionprefer_pipelines.terminal import Address, RecipeArgument, RunArgument, Set, console_of, interrupt, path_of
+from visionprefer_pipelines.terminal import Address, RecipeArgument, RunArgument, Set, console_of, path_of, training
 
 if TYPE_CHECKING:
     from visionprefer_pipelines.progress import Progress
@@ -31,7 +27,9 @@ def dpo(
 
         train_dpo(settings, data, out, progress, address)
 
-    _train(settings.name, out, train)
+    from visionprefer_pipelines.show_aligned import show_aligned
+
+    show_aligned(out, training(settings.name, out, train), console_of())
 
 
 def ppo(
@@ -51,24 +49,9 @@ def ppo(
 
         train_ppo(settings, endpoint.rstrip("/"), out, progress, address)
 
-    _train(settings.name, out, train)
-
-
-def _train(name: str, out: Path, train: "Callable[[Progress], None]") -> None:
-    from visionprefer_pipelines.progress import Progress
     from visionprefer_pipelines.show_aligned import show_aligned
 
-    started = time.monotonic()
-    console = console_of()
-    signal.signal(signal.SIGTERM, interrupt)
-    console.print(Text.assemble((name, "bold"), f" → {out}"))
-    try:
-        with Progress(console) as progress:
-            train(progress)
-    except KeyboardInterrupt:
-        console.print(f"\nStopped. What was learnt is kept in {out}. Give the same command to go on")
-        raise typer.Exit(130) from None
-    show_aligned(out, time.monotonic() - started, console)
+    show_aligned(out, training(settings.name, out, train), console_of())
 
 
 def evaluate(

@@ -2,15 +2,25 @@
 
 import json
 import signal
-import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.text import Text
 
 from visionprefer.recipe_file import load_ablation_recipe, load_reward_recipe
-from visionprefer_pipelines.terminal import Address, Against, RecipeArgument, Set, console_of, interrupt, path_of
+from visionprefer_pipelines.terminal import (
+    Address,
+    Against,
+    RecipeArgument,
+    Set,
+    console_of,
+    interrupt,
+    path_of,
+    training,
+)
+
+if TYPE_CHECKING:
+    from visionprefer_pipelines.progress import Progress
 
 rewards = typer.Typer(no_args_is_help=True, help="Train reward models, and learn how far they can be trusted.")
 
@@ -24,22 +34,16 @@ def reward_train(
     address: Address = None,
 ) -> None:
     """Train VP-Score on the preferences of a run."""
-    from visionprefer_pipelines.progress import Progress
-    from visionprefer_pipelines.reward import train_reward
+    settings = load_reward_recipe(path_of(recipe), set_)
+
+    def train(progress: "Progress") -> None:
+        from visionprefer_pipelines.reward import train_reward
+
+        train_reward(settings, data, out, progress, address)
+
     from visionprefer_pipelines.show_reward import show_reward
 
-    started = time.monotonic()
-    settings = load_reward_recipe(path_of(recipe), set_)
-    console = console_of()
-    signal.signal(signal.SIGTERM, interrupt)
-    console.print(Text.assemble((settings.name, "bold"), f" → {out}"))
-    try:
-        with Progress(console) as progress:
-            train_reward(settings, data, out, progress, address)
-    except KeyboardInterrupt:
-        console.print(f"\nStopped. What was learnt is kept in {out}. Give the same command to go on")
-        raise typer.Exit(130) from None
-    show_reward(out, data, time.monotonic() - started, console)
+    show_reward(out, data, training(settings.name, out, train), console_of())
 
 
 @rewards.command("test")

@@ -28,7 +28,7 @@ def connected(
     Args:
         address: of a running cluster; None: the one this process was submitted to or, if there is none, a new one on
             this machine, which is stopped afterwards.
-        stages: the actors of each, by the recipe's name for the stage or for these actors.
+        stages: the actors of each, by the recipe's field that says how many, such as images.workers.
 
         object_store_bytes: of a cluster that is started; None: as many as Ray thinks right.
 
@@ -60,17 +60,17 @@ def connected(
 
 def check_resources(stages: dict[str, Workers], machine: dict[str, float]) -> None:
     """Raise InputError if the actors want GPUs or custom resources that `machine` has not: they would wait for ever."""
-    wanted = {stage: {"GPU": workers.num_gpus, **workers.resources} for stage, workers in stages.items()}
+    wanted = {field: {"GPU": workers.num_gpus, **workers.resources} for field, workers in stages.items()}
     for name in dict.fromkeys(name for resources in wanted.values() for name in resources):
-        each = {stage: resources[name] for stage, resources in wanted.items() if resources.get(name)}
+        each = {field: resources[name] for field, resources in wanted.items() if resources.get(name)}
         there = machine.get(name, 0)
-        if sum(amount * _fewest(stages[stage]) for stage, amount in each.items()) <= there:
+        if sum(amount * _fewest(stages[field]) for field, amount in each.items()) <= there:
             continue
         key = "num_gpus" if name == "GPU" else f"resources.{name}"
         fields = " and ".join(
-            f"{stage if stage.endswith('workers') else f'{stage}.workers'}.{key} is {amount:g}"
-            + (f" for each of {_fewest(stages[stage])} actors" if _fewest(stages[stage]) > 1 else "")
-            for stage, amount in each.items()
+            f"{field}.{key} is {amount:g}"
+            + (f" for each of {_fewest(stages[field])} actors" if _fewest(stages[field]) > 1 else "")
+            for field, amount in each.items()
         )
         less = "less of it, or fewer actors" if there else "num_gpus: 0" if name == "GPU" else "resources: {}"
         raise InputError(

@@ -23,7 +23,6 @@ from visionprefer.recipe import Recipe
 from visionprefer.schema import IMAGES
 from visionprefer.store import Shards
 from visionprefer_pipelines.answers import answered, placement, source
-from visionprefer_pipelines.resting import context
 from visionprefer_pipelines.tables import Work
 from visionprefer_pipelines.units import MakeImages, images_to_judge
 
@@ -43,7 +42,6 @@ def stream(
 
     `spent` is the money that the judge's replies have cost so far.
     """
-    context()
     if recipe.judge.mode == "joint" and not work.images:
         return _judged(source(work.replies), recipe, judge, replies, log, spent)
     fresh = source(work.images).map_batches(

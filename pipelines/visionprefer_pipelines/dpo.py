@@ -2,7 +2,6 @@
 Data, and kept with the run. Running again goes on where it stopped.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,16 @@ from visionprefer.align.pairs import usable
 from visionprefer.align.recipe import DPORecipe
 from visionprefer.align.steps import steps_of
 from visionprefer.errors import InputError
-from visionprefer.models import Model, find_model
+from visionprefer.models import Model
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import content_id
 from visionprefer.store import Store
-from visionprefer.training_table import ROWS_PER_GROUP, Group
+from visionprefer.training_table import Group, row_groups
 from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.dpo_worker import EncodeTraining, Task, learn
+from visionprefer_pipelines.policies import base_of
 from visionprefer_pipelines.progress import Progress
-from visionprefer_pipelines.resting import context
+from visionprefer_pipelines.resting import stream_context
 from visionprefer_pipelines.row_groups import READERS
 from visionprefer_pipelines.training import ANY_WAY, Run, is_to_do, train
 from visionprefer_pipelines.units import commit_log
@@ -51,16 +51,12 @@ def train_dpo(recipe: DPORecipe, data: str, out: Path, progress: Progress, addre
     files = source.training_files()
     if not files:
         raise InputError(f"{data}: no prompt has a pair that is not a tie, so there is nothing to learn from")
-    model = find_model(recipe.model, "diffusers", recipe.revision, recipe.variant)
-    if model.base:
-        raise InputError(f"model {recipe.model!r} holds LoRA weights. Write the folder or hub id of a whole pipeline")
+    model, about = base_of(recipe)
     trained_on = {
         "method": "dpo",
         "run": source.recipe.name,
         "training_table": Path(files[0]).stem.rpartition("-")[0],
-        "model": model.label,
-        "model_revision": model.revision,
-        "model_digest": model.digest,
+        **about,
         "recipe": recipe.model_dump(mode="json", exclude=ANY_WAY),
     }
     if not is_to_do(out, trained_on, progress):
@@ -81,7 +77,7 @@ def _encoded(recipe: DPORecipe, model: Model, store: Store, files: list[str], pr
     missing = [file for file, name in names.items() if not store.exists(name)]
     if missing:
         workers, log = recipe.workers, commit_log()
-        context()
+        stream_context()
         rows = ray.data.from_arrow([pa.table({"file": [file], "name": [names[file]]}) for file in missing])
         stream = rows.map_batches(
             EncodeTraining,
@@ -105,10 +101,10 @@ def _encode(stream: Any, log: Any, files: int, progress: Progress) -> None:
         for _ in stream.iter_batches(batch_size=None, batch_format="pyarrow"):
             done += 1
             progress.say(f"encoded {done} of {files} files of the training table")
-    except Exception:
+    except Exception as error:  # Ray's, which has lost its cause
         for kind, sentence in ray.get(log.take.remote()):
             if kind == "mend":
-                raise InputError(sentence) from None
+                raise InputError(sentence) from error
         raise
 
 
@@ -118,15 +114,10 @@ def _usable(store: Store, files: list[str], recipe: DPORecipe) -> tuple[dict[Gro
     shapes: list[Shapes | None] = []
     for file in files:
         table = store.read_table(file, ["pairs"])
-        for group, rows in enumerate(_row_groups(table)):
+        for group, rows in enumerate(row_groups(table)):
             prompts[Group(file, group)] = sum(bool(usable(pairs, recipe)) for pairs in rows["pairs"].to_pylist())
         shapes.append(shapes_of(table))
     common = common_shapes(shapes)
     if common is None:
         raise InputError("the training table has no prompt of the training split: judge more prompts")
     return prompts, common
-
-
-def _row_groups(table: pa.Table) -> Iterator[pa.Table]:
-    for start in range(0, table.num_rows, ROWS_PER_GROUP):
-        yield table.slice(start, ROWS_PER_GROUP)

@@ -4,25 +4,21 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray.train
-import torch
 from ray.train.torch import get_device, prepare_model
 
 from visionprefer.align.dpo_fit import DPOFit
 from visionprefer.align.encoded import PairBatch, Shapes, common_shapes, encode, pair_batch, shapes_of
-from visionprefer.align.policy import Policy
 from visionprefer.align.recipe import DPORecipe
 from visionprefer.align.steps import Step
 from visionprefer.devices import choose
 from visionprefer.images import load_pipeline
 from visionprefer.models import Model
 from visionprefer.store import Store
-from visionprefer.training_table import ROWS_PER_GROUP, Group
+from visionprefer.training_table import ROWS_PER_GROUP, Group, row_groups
+from visionprefer_pipelines.policies import policy_of
 from visionprefer_pipelines.row_groups import stream
 from visionprefer_pipelines.training_worker import Course, total
 from visionprefer_pipelines.units import telling_what_to_mend
-
-CHECKPOINTS = 20  # in a training
-_CPU = torch.device("cpu")
 
 
 class EncodeTraining:
@@ -40,8 +36,7 @@ class EncodeTraining:
                 self.pipeline = load_pipeline(self.model, device, dtype)
             for row in batch.to_pylist():
                 rows = self.store.read_table(row["file"])
-                parts = [rows.slice(start, ROWS_PER_GROUP) for start in range(0, rows.num_rows, ROWS_PER_GROUP)]
-                encoded = [encode(part, self.pipeline) for part in parts]
+                encoded = [encode(part, self.pipeline) for part in row_groups(rows)]
                 self.store.write_table(row["name"], _joined(encoded), ROWS_PER_GROUP)
         return batch
 
@@ -72,14 +67,9 @@ def learn(config: dict[str, Any]) -> None:
     task: Task = config["task"]
     recipe, context = task.recipe, ray.train.get_context()
     worker, workers = context.get_world_rank(), context.get_world_size()
-    device = get_device()
-    _, dtype = choose(device.type, recipe.dtype, on_gpu="bfloat16")
-    torch.manual_seed(recipe.seed)  # LoRA begins alike on all workers
-    pipeline = load_pipeline(task.model, _CPU, torch.float32)
-    pipeline.unet.to(device)
+    policy, dtype = policy_of(recipe, task.model, get_device())
     if recipe.gradient_checkpointing:
-        pipeline.unet.enable_gradient_checkpointing()
-    policy = Policy(pipeline, recipe.lora_rank)
+        policy.unet.enable_gradient_checkpointing()
     policy.learner = prepare_model(policy.unet)
     fit = DPOFit(policy, recipe, dtype, workers, total)
     course = Course(config["log"] if worker == 0 else None, recipe.steps)
@@ -93,12 +83,11 @@ def learn(config: dict[str, Any]) -> None:
         return pa.concat_tables(store.read_row_group(*group) for group in groups)
 
     told: list[dict[str, float]] = []
-    every = -(-recipe.steps // CHECKPOINTS)
     prompts = stream([step.groups[worker::workers] for step in steps], read)
     for number, (step, rows) in enumerate(zip(steps, prompts, strict=True), start=first):
         told.append(fit.step(_cut(rows, task, step.epoch), number))
         course.stepped(number, told[-1]["loss"])
-        if (number + 1) % every == 0 and number + 1 < recipe.steps:
+        if course.is_due(number + 1):
             _note(course, number + 1, told)
             course.report(number + 1, fit.state())
             told = []

@@ -43,7 +43,7 @@ def serve_models(
             raise InputError(f"model {name}: no VP-Score at {model.path}: {CONFIG} is not there")
     _check_port(host, port)
     os.environ.setdefault("RAY_worker_niceness", "0")  # who serves does not stand back
-    stages = {f"models.{name}": model.workers for name, model in settings.models.items()}
+    stages = {f"models.{name}.workers": model.workers for name, model in settings.models.items()}
     with connected(address, {**stages, "endpoint": Workers()}):
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         if serve.status().proxies:

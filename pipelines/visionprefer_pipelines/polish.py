@@ -109,7 +109,7 @@ def _ask(
     from visionprefer_pipelines.cluster import connected
     from visionprefer_pipelines.units import commit_log
 
-    with connected(address, {"polish": recipe.polish.workers}):
+    with connected(address, {"polish.workers": recipe.polish.workers}):
         log = commit_log()
         paid = spent(replies)["cost"] or 0.0
         for _ in range(1 + asks_once):

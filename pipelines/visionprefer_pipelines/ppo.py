@@ -13,10 +13,10 @@ import ray
 from visionprefer.align.card import write_card
 from visionprefer.align.ppo_recipe import PPORecipe, Reward
 from visionprefer.errors import InputError
-from visionprefer.models import find_model
 from visionprefer.prompts import read_prompts
 from visionprefer.schema import content_id
 from visionprefer_pipelines.cluster import connected
+from visionprefer_pipelines.policies import base_of
 from visionprefer_pipelines.ppo_worker import Task, learn
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.rollouts import start_workers
@@ -48,9 +48,7 @@ def train_ppo(recipe: PPORecipe, endpoint: str, out: Path, progress: Progress, a
     prompts = [(row["prompt_id"], row["prompt"]) for row in found.kept.to_pylist() if row["split"] == "train"]
     if not prompts:
         raise InputError("prompts: all are held out. Write a smaller prompts.held_out, or more prompts")
-    model = find_model(recipe.model, "diffusers", recipe.revision, recipe.variant)
-    if model.base:
-        raise InputError(f"model {recipe.model!r} holds LoRA weights. Write the folder or hub id of a whole pipeline")
+    model, about = base_of(recipe)
     token = os.environ.get("VISIONPREFER_TOKEN", "").strip()
     served = _models_of(endpoint, token)
     values = {reward.name: _digest(reward, served) for reward in recipe.rewards}
@@ -58,9 +56,7 @@ def train_ppo(recipe: PPORecipe, endpoint: str, out: Path, progress: Progress, a
         "method": "ppo",
         "prompts": content_id("prompts", [prompt_id for prompt_id, _ in prompts]),
         "rewards": values,
-        "model": model.label,
-        "model_revision": model.revision,
-        "model_digest": model.digest,
+        **about,
         "recipe": recipe.model_dump(mode="json", exclude=ANY_WAY),
     }
     if not is_to_do(out, trained_on, progress):

@@ -15,15 +15,11 @@ from visionprefer.align.policy import Policy
 from visionprefer.align.ppo_fit import Experience, PPOFit
 from visionprefer.align.ppo_recipe import PPORecipe
 from visionprefer.align.rollout import exact, sampler
-from visionprefer.devices import choose
-from visionprefer.images import load_pipeline
 from visionprefer.models import Model
 from visionprefer.schema import content_id
+from visionprefer_pipelines.policies import policy_of
 from visionprefer_pipelines.rollouts import Drawn, Request, Valued
 from visionprefer_pipelines.training_worker import Course, total
-
-CHECKPOINTS = 20  # in a training
-_CPU = torch.device("cpu")
 
 
 class Task(NamedTuple):
@@ -40,15 +36,10 @@ def learn(config: dict[str, Any]) -> None:
     task: Task = config["task"]
     recipe, context = task.recipe, ray.train.get_context()
     worker, workers = context.get_world_rank(), context.get_world_size()
-    device = get_device()
-    _, dtype = choose(device.type, recipe.dtype, on_gpu="bfloat16")
     exact()
-    torch.manual_seed(recipe.seed)  # LoRA begins alike on all workers, those that draw among them
-    pipeline = load_pipeline(task.model, _CPU, torch.float32)
-    pipeline.unet.to(device)
-    policy = Policy(pipeline, recipe.lora_rank)
+    policy, dtype = policy_of(recipe, task.model, get_device())
     policy.learner = prepare_model(policy.unet)
-    fit = PPOFit(policy, recipe, sampler(pipeline, recipe.num_inference_steps), dtype, workers, total)
+    fit = PPOFit(policy, recipe, sampler(policy.pipeline, recipe.num_inference_steps), dtype, workers, total)
     advantages = Advantages(recipe.buffer_size, recipe.min_count)
     course = Course(config["log"] if worker == 0 else None, recipe.rollouts)
     first = 0
@@ -56,14 +47,13 @@ def learn(config: dict[str, Any]) -> None:
         fit.load(saved)
         advantages.load_state_dict(saved["advantages"])
         first = saved["step"]
-    every = -(-recipe.rollouts // CHECKPOINTS)
     for number in range(first, recipe.rollouts):
         mine = requests(task.prompts, recipe, number)[worker::workers]
         drawn = _draw(task.rollout_workers, number, policy, mine)
         values, advantage_N = _valued(advantages, mine, drawn.values, recipe)
         told = fit.learn(Experience(drawn.rollout, drawn.guided, advantage_N), number, worker)
         _note(course, number, values, told, recipe)
-        if (number + 1) % every == 0 and number + 1 < recipe.rollouts:
+        if course.is_due(number + 1):
             course.report(number + 1, fit.state() | {"advantages": advantages.state_dict()})
     state = fit.state() | {"advantages": advantages.state_dict()}
     course.report(recipe.rollouts, state, policy.save_pretrained)
@@ -87,7 +77,7 @@ def _draw(actors: Sequence[Any], version: int, policy: Policy, wanted: Sequence[
     Raises:
         RuntimeError: if an actor drew with other weights.
     """
-    weights = ray.put([weight.detach().cpu() for weight in policy.learnt])
+    weights = ray.put(policy.learnt_state())
     share = -(-len(wanted) // len(actors))
     shares = [wanted[start : start + share] for start in range(0, len(wanted), share)]
     parts: list[Drawn] = ray.get(

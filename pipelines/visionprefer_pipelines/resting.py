@@ -20,7 +20,7 @@ class Rest(ExecutionCallback):
         time.sleep(SECONDS_OF_REST)
 
 
-def context() -> DataContext:
+def stream_context() -> DataContext:
     """The current context, set up."""
     found = DataContext.get_current()
     found.enable_progress_bars = False  # they would be drawn over ours

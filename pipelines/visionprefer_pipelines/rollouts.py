@@ -9,12 +9,11 @@ import ray
 import torch
 
 from visionprefer.align.encoding import encode_empty, encode_prompts
-from visionprefer.align.policy import Policy
 from visionprefer.align.ppo_recipe import PPORecipe
 from visionprefer.align.rollout import Guided, Rollout, decode, exact, roll_out, sampler
 from visionprefer.devices import choose
-from visionprefer.images import load_pipeline
 from visionprefer.models import Model
+from visionprefer_pipelines.policies import policy_of
 from visionprefer_serve.client import RewardClient, RewardError
 from visionprefer_serve.wire import Answer
 
@@ -57,12 +56,10 @@ class RolloutWorker:
 
     def __init__(self, recipe: PPORecipe, model: Model, endpoint: str, token: str = "") -> None:
         self.recipe, self.version = recipe, -1
-        device, dtype = choose(recipe.device, recipe.dtype, on_gpu="bfloat16")
-        self.device, self.dtype = device, dtype
         exact()
-        torch.manual_seed(recipe.seed)
-        self.pipeline = load_pipeline(model, device, torch.float32)
-        self.policy = Policy(self.pipeline, recipe.lora_rank)
+        self.device, _ = choose(recipe.device, recipe.dtype, on_gpu="bfloat16")
+        self.policy, self.dtype = policy_of(recipe, model, self.device)
+        self.pipeline = self.policy.pipeline.to(self.device)  # it reads prompts and decodes latents too
         self.scheduler = sampler(self.pipeline, recipe.num_inference_steps)
         names = {reward.model for reward in recipe.rewards}
         self.clients = {name: RewardClient(endpoint, token, model=name, retry_for=recipe.retry_for) for name in names}
@@ -76,8 +73,7 @@ class RolloutWorker:
             requests: at least one.
         """
         if version != self.version:
-            for mine, sent in zip(self.policy.learnt, weights, strict=True):
-                mine.data.copy_(sent)
+            self.policy.load_learnt(weights)
             self.version = version
         parts: list[tuple[Rollout, Guided]] = []
         valued: list[Future[list[Valued]]] = []

@@ -9,7 +9,7 @@ import ray
 
 from visionprefer.recipe import Workers
 from visionprefer.training_table import Group
-from visionprefer_pipelines.resting import context
+from visionprefer_pipelines.resting import stream_context
 
 READERS = Workers(actors=1)  # what a cluster needs beside the training's workers, or they would wait for ever
 _PLACES = pa.schema([("part", pa.int64()), ("file", pa.string()), ("group", pa.int64())])
@@ -24,7 +24,7 @@ def stream(parts: Sequence[Sequence[Group]], read: Callable[[list[Group]], pa.Ta
     """
     if not parts:  # more workers than groups
         return
-    context().execution_options.preserve_order = True
+    stream_context().execution_options.preserve_order = True
     blocks = [
         pa.Table.from_pylist([{"part": number, **group._asdict()} for group in groups], _PLACES)
         for number, groups in enumerate(parts)

@@ -82,7 +82,7 @@ def _stream(
     from visionprefer_pipelines.dataset import stream
     from visionprefer_pipelines.units import commit_log
 
-    stages = {"images": recipe.images.workers, "judge": recipe.judge.workers}
+    stages = {"images.workers": recipe.images.workers, "judge.workers": recipe.judge.workers}
     if tables.asks_once:
         stages["around the judge"] = Workers()
     with connected(address, stages):

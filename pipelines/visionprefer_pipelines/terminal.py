@@ -1,12 +1,19 @@
 """What commands share: their common arguments, where a recipe lies, how they print, and how they are stopped."""
 
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from visionprefer.errors import InputError
+
+if TYPE_CHECKING:
+    from visionprefer_pipelines.progress import Progress
 
 RecipeArgument = Annotated[
     str, typer.Argument(help="A YAML file, or the name of a recipe that comes with the package.")
@@ -34,6 +41,22 @@ def path_of(name_or_path: str) -> Path:
 def console_of(stderr: bool = False) -> Console:
     """Prints paths and commands as they are: nothing in them is markup, and no line is broken."""
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def training(name: str, out: Path, train: "Callable[[Progress], object]") -> float:
+    """Train, telling what happens; a person who stops it is told how to go on. Returns the seconds it took."""
+    from visionprefer_pipelines.progress import Progress
+
+    started, console = time.monotonic(), console_of()
+    signal.signal(signal.SIGTERM, interrupt)
+    console.print(Text.assemble((name, "bold"), f" → {out}"))
+    try:
+        with Progress(console) as progress:
+            train(progress)
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. What was learnt is kept in {out}. Give the same command to go on")
+        raise typer.Exit(130) from None
+    return time.monotonic() - started
 
 
 def interrupt(*_: object) -> None:

@@ -24,7 +24,13 @@ from visionprefer_pipelines.units import commit_log
 CHECKPOINTS = "checkpoints"
 # Fields of recipes that change nothing that is learnt: a training may go on with others.
 ANY_WAY = {
-    *("workers", "rollout_workers", "device", "retries", "retry_for", "accumulation", "gradient_checkpointing"),
+    "workers",
+    "rollout_workers",
+    "device",
+    "retries",
+    "retry_for",
+    "accumulation",
+    "gradient_checkpointing",
 }
 MADE_FROM = "training.json"
 

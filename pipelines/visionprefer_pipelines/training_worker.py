@@ -12,6 +12,7 @@ import torch
 from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES
 
 STATE = "state.pt"
+CHECKPOINTS = 20  # in a training
 MODEL = "model"  # the folder of the last checkpoint that holds what was trained
 
 
@@ -33,6 +34,10 @@ class Course:
         """Tell the person at the terminal."""
         if self.log is not None:
             self.log.add.remote("say", sentence)
+
+    def is_due(self, step: int) -> bool:
+        """Whether a checkpoint is due after so many steps; the last one, with what was trained, is not meant."""
+        return step % -(-self.steps // CHECKPOINTS) == 0 and step < self.steps
 
     def stepped(self, number: int, loss: float) -> None:
         """Tell of a step, now and then."""

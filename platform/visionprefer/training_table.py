@@ -28,6 +28,12 @@ class Group(NamedTuple):
     group: int
 
 
+def row_groups(table: pa.Table) -> Iterator[pa.Table]:
+    """A table as the row groups that it lies in, or is to lie in."""
+    for start in range(0, table.num_rows, ROWS_PER_GROUP):
+        yield table.slice(start, ROWS_PER_GROUP)
+
+
 def write_training(
     store: Store, preferences: pa.Table, images: Shards, digest: str, images_per_file: int = 512
 ) -> list[str]:

@@ -41,7 +41,7 @@ def test_a_cluster_that_answers_is_joined_whatever_it_has(monkeypatch: pytest.Mo
     monkeypatch.setattr("ray.init", lambda **options: joined.append(options))
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        with cluster.connected(address, {"images": Workers(num_gpus=64)}):
+        with cluster.connected(address, {"images.workers": Workers(num_gpus=64)}):
             assert joined[0]["address"] == address
 
 
@@ -50,7 +50,10 @@ def test_a_cluster_of_its_own_has_cores_for_every_actor(monkeypatch: pytest.Monk
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.init", lambda **options: started.append(options))
     monkeypatch.setattr("ray.cluster_resources", dict)
-    stages = {"images": Workers(actors=100, num_cpus=1.5), "judge": Workers(actors=(50, 90), num_cpus=1.01)}
+    stages = {
+        "images.workers": Workers(actors=100, num_cpus=1.5),
+        "judge.workers": Workers(actors=(50, 90), num_cpus=1.01),
+    }
     with cluster.connected(None, stages):
         assert started[0]["num_cpus"] == 201
 
@@ -59,15 +62,15 @@ def test_a_cluster_of_its_own_has_cores_for_every_actor(monkeypatch: pytest.Monk
     ("stages", "told"),
     [
         (
-            {"images": Workers(num_gpus=1), "judge": Workers()},
+            {"images.workers": Workers(num_gpus=1), "judge.workers": Workers()},
             r"^images\.workers\.num_gpus is 1, and this machine has 0 GPUs: write num_gpus: 0, or --address of a",
         ),
         (
-            {"images": Workers(num_gpus=0.5, actors=(2, 4)), "judge": Workers(resources={"tpu": 4})},
+            {"images.workers": Workers(num_gpus=0.5, actors=(2, 4)), "judge.workers": Workers(resources={"tpu": 4})},
             r"^images\.workers\.num_gpus is 0\.5 for each of 2 actors, and",
         ),
         (
-            {"judge": Workers(resources={"tpu": 4})},
+            {"judge.workers": Workers(resources={"tpu": 4})},
             r"^judge\.workers\.resources\.tpu is 4, .* 0 tpu: write resources: {}",
         ),
     ],
@@ -78,8 +81,12 @@ def test_actors_that_find_no_place_are_refused(stages: dict[str, Workers], told:
 
 
 def test_stages_share_what_there_is() -> None:
-    cluster.check_resources({"images": Workers(num_gpus=0.5), "judge": Workers(num_gpus=0.5)}, {"GPU": 1})
+    cluster.check_resources(
+        {"images.workers": Workers(num_gpus=0.5), "judge.workers": Workers(num_gpus=0.5)}, {"GPU": 1}
+    )
     with pytest.raises(
         InputError, match=r"^images\.workers\.num_gpus is 1 and judge\.workers\.num_gpus is 1, .* has 1 GPU"
     ):
-        cluster.check_resources({"images": Workers(num_gpus=1), "judge": Workers(num_gpus=1)}, {"GPU": 1})
+        cluster.check_resources(
+            {"images.workers": Workers(num_gpus=1), "judge.workers": Workers(num_gpus=1)}, {"GPU": 1}
+        )

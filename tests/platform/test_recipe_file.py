@@ -7,8 +7,9 @@ import yaml
 
 from visionprefer.errors import InputError
 from visionprefer.recipe import Range, Recipe
-from visionprefer.recipe_file import load_recipe, recipe_schema
+from visionprefer.recipe_file import load_dpo_recipe, load_ppo_recipe, load_recipe, recipe_schema
 
+RECIPES = Path(__file__).parents[2] / "pipelines" / "visionprefer_pipelines" / "recipes"
 OPENAI = {"engine": "openai", "model": "gpt"}
 GOOD = {
     "name": "trial",
@@ -152,3 +153,22 @@ def _models(model: type) -> list[type]:
     from visionprefer import recipe
 
     return [m for m in vars(recipe).values() if isinstance(m, type) and issubclass(m, recipe.Settings)]
+
+
+def test_every_recipe_that_teaches_an_image_model_and_comes_with_the_package_can_be_read() -> None:
+    for load, name in [
+        (load_dpo_recipe, "dpo"),
+        (load_dpo_recipe, "blocks-dpo"),
+        (load_ppo_recipe, "ppo"),
+        (load_ppo_recipe, "blocks-ppo"),
+    ]:
+        assert load(RECIPES / f"{name}.yaml").model.split("/")[-1] in {
+            "stable-diffusion-v1-5",
+            "builtin:blocks-sd-small",
+        }
+
+
+def test_a_wrong_field_of_a_reward_is_told_with_its_nearest_name(tmp_path: Path) -> None:
+    wrong = {"name": "r", "model": "m", "prompts": {"path": "p"}, "rewards": [{"scor": "fidelity"}]}
+    with pytest.raises(InputError, match=r"rewards\.0\.scor: no such field; did you mean score\?"):
+        load_ppo_recipe(written(tmp_path, wrong))

@@ -7,7 +7,7 @@ Shapes: P pairs; C channels, H rows, W columns of latents.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,11 +17,9 @@ from diffusers.training_utils import EMAModel
 
 from visionprefer.align.dpo import diffusion_dpo_loss
 from visionprefer.align.encoded import PairBatch
-from visionprefer.align.policy import Policy
+from visionprefer.align.policy import Policy, Total
 from visionprefer.align.recipe import DPORecipe
 from visionprefer.schema import content_id
-
-Total = Callable[[torch.Tensor], torch.Tensor]  # the sum of a tensor over all workers
 
 
 class DPOFit:
@@ -101,7 +99,7 @@ class DPOFit:
     def state(self) -> dict[str, Any]:
         """Everything that going on needs, as tensors and numbers."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
-        return parts | {"learnt": [weight.detach().cpu().clone() for weight in self.policy.learnt]}
+        return parts | {"learnt": self.policy.learnt_state()}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
@@ -109,8 +107,7 @@ class DPOFit:
             part.load_state_dict(state[name])
         if self.average:
             self.average.to(self.policy.device)  # it takes the saved weights as they are, from where they were loaded
-        for weight, saved in zip(self.policy.learnt, state["learnt"], strict=True):
-            weight.data.copy_(saved)
+        self.policy.load_learnt(state["learnt"])
 
     def _parts(self) -> dict[str, Any]:
         parts = {"optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler}

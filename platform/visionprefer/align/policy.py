@@ -4,6 +4,7 @@ Shapes: B samples, P pairs; C channels, H rows, W columns of latents.
 """
 
 import copy
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from visionprefer.align.denoising import noised
 from visionprefer.align.dpo import denoising_error
 from visionprefer.align.encoding import Condition
 
+Total = Callable[[torch.Tensor], torch.Tensor]  # the sum of a tensor over all workers
 _ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
@@ -49,6 +51,15 @@ class Policy:
     def learnt(self) -> list[torch.nn.Parameter]:
         """The weights that learn."""
         return [parameter for parameter in self.unet.parameters() if parameter.requires_grad]
+
+    def learnt_state(self) -> list[torch.Tensor]:
+        """A copy of the weights that learn, on the CPU."""
+        return [weight.detach().cpu().clone() for weight in self.learnt]
+
+    def load_learnt(self, saved: Sequence[torch.Tensor]) -> None:
+        """Put weights in the place of those that learn, in their order."""
+        for weight, other in zip(self.learnt, saved, strict=True):
+            weight.data.copy_(other)
 
     def predict(self, noisy_BCHW: torch.Tensor, timesteps_B: torch.Tensor, condition: Condition) -> torch.Tensor:
         """The policy's answer: [B, C, H, W]."""

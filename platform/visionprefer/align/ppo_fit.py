@@ -4,18 +4,16 @@ Shapes: B samples, T steps of the denoising chain; C channels, H rows, W columns
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 
 from visionprefer.align.denoising import step
-from visionprefer.align.policy import Policy
+from visionprefer.align.policy import Policy, Total
 from visionprefer.align.ppo import distance_from_reference, policy_loss
 from visionprefer.align.ppo_recipe import PPORecipe
 from visionprefer.align.rollout import Ask, Guided, Rollout, shuffled
 
-Total = Callable[[torch.Tensor], torch.Tensor]  # the sum of a tensor over all workers
 _VALUES = 4 * 64 * 64  # latent values of the images that DDPO's clip range of 1e-4 was chosen for
 
 
@@ -91,14 +89,12 @@ class PPOFit:
 
     def state(self) -> dict[str, Any]:
         """Everything that going on needs, as tensors and numbers."""
-        learnt = [weight.detach().cpu().clone() for weight in self.policy.learnt]
-        return {"optimizer": self.optimizer.state_dict(), "learnt": learnt}
+        return {"optimizer": self.optimizer.state_dict(), "learnt": self.policy.learnt_state()}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self.optimizer.load_state_dict(state["optimizer"])
-        for weight, saved in zip(self.policy.learnt, state["learnt"], strict=True):
-            weight.data.copy_(saved)
+        self.policy.load_learnt(state["learnt"])
 
     def _orders(self, rollout: Rollout, number: int, worker: int) -> torch.Tensor:
         """Which steps of each image are learnt from, in which order: [B, learnt steps]."""

@@ -4,32 +4,27 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from visionprefer.align.recipe import AlignRecipe
 from visionprefer.recipe import PromptSettings, Settings, Workers
 from visionprefer.schema import OVERALL
-from visionprefer.training_settings import TrainingSettings
 
 
 class Reward(Settings):
     """One reward of several: what an endpoint's model says of an image."""
+
+    model: str | None = Field(None, description="The model's name there; null: the endpoint's first.")
+    score: str = Field(OVERALL, description="Which of its scores: overall, or an aspect.")
+    weight: float = Field(1.0, description="In the sum of the rewards.")
 
     @property
     def name(self) -> str:
         """What it is called in the log."""
         return f"{self.model}: {self.score}" if self.model else self.score
 
-    model: str | None = Field(None, description="The model's name there; null: the endpoint's first.")
-    score: str = Field(OVERALL, description="Which of its scores: overall, or an aspect.")
-    weight: float = Field(1.0, description="In the sum of the rewards.")
 
-
-class PPORecipe(TrainingSettings):
+class PPORecipe(AlignRecipe):
     """How an image model is trained by PPO. Left out, everything is as in DDPO (arXiv 2305.13301)."""
 
-    name: str = Field(pattern=r"^[\w.-]+$", description="Name of what is trained, for its card.")
-    seed: int = Field(0, ge=0, description="Of LoRA's weights, the prompts that are drawn, noise, and order of steps.")
-    model: str = Field(description="Folder of a Stable Diffusion 1, 2 or XL, its hub id OWNER/NAME, or builtin:NAME.")
-    revision: str | None = Field(None, description="Branch, tag or commit of a hub id; resolved to a commit.")
-    variant: str | None = Field(None, description="Weights variant in the folder, such as fp16.")
     prompts: PromptSettings = Field(description="What is drawn while training: those that are not held out.")
     rewards: tuple[Reward, ...] = Field((Reward(),), min_length=1, description="What is maximised: their sum.")
     lora_rank: int = Field(4, ge=1, description="Rank of LoRA matrices, which alone are trained.")
@@ -47,10 +42,8 @@ class PPORecipe(TrainingSettings):
         None, gt=0, description="Of the ratio of probabilities; null: 1e-4 for 4 × 64 × 64 latents, and as much in all."
     )
     kl_weight: float = Field(0.0, ge=0, description="Of the distance from the reference (DPOK); 0.001 or so.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients longer than this, all together, are cut to it.")
     buffer_size: int = Field(16, ge=1, description="Rewards kept of each prompt, to judge new ones by.")
     min_count: int = Field(16, ge=1, description="With fewer, a reward is judged by those of its rollout.")
-
     retry_for: float = Field(120.0, ge=0, description="Seconds for which an endpoint that fails is asked again.")
     rollout_workers: Workers = Field(Workers(), description="Who draws; `workers` learn.")
 

@@ -10,14 +10,23 @@ from visionprefer.schema import OVERALL
 from visionprefer.training_settings import TrainingSettings
 
 
-class DPORecipe(TrainingSettings):
-    """How an image model is trained by Diffusion-DPO. Left out, everything is as in the paper (arXiv 2311.12908)."""
+class AlignRecipe(TrainingSettings):
+    """What all recipes have by which an image model is taught."""
 
     name: str = Field(pattern=r"^[\w.-]+$", description="Name of what is trained, for its card.")
-    seed: int = Field(0, ge=0, description="Of LoRA's weights, the pairs that are drawn, timesteps and noise.")
+    seed: int = Field(0, ge=0, description="Of LoRA's weights and all that is drawn by lot: data, timesteps, noise.")
     model: str = Field(description="Folder of a Stable Diffusion 1, 2 or XL, its hub id OWNER/NAME, or builtin:NAME.")
     revision: str | None = Field(None, description="Branch, tag or commit of a hub id; resolved to a commit.")
     variant: str | None = Field(None, description="Weights variant in the folder, such as fp16.")
+    lora_rank: int | None = Field(
+        None, ge=1, description="Rank of LoRA matrices, which alone are trained then; null: all weights of the UNet."
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients longer than this, all together, are cut to it.")
+
+
+class DPORecipe(AlignRecipe):
+    """How an image model is trained by Diffusion-DPO. Left out, everything is as in the paper (arXiv 2311.12908)."""
+
     aspect: str = Field(OVERALL, description="Whose preferences are learnt from.")
     weights: OverallWeights = None
     min_margin: float = Field(0.0, ge=0, description="Leave out pairs whose scores differ by less (points of 1 to 5).")
@@ -25,9 +34,6 @@ class DPORecipe(TrainingSettings):
         "all",
         description="all: each epoch draws one pair of each prompt anew; best_worst: always that of the largest "
         "margin, as in AGFSync.",
-    )
-    lora_rank: int | None = Field(
-        None, ge=1, description="Rank of LoRA matrices, which alone are trained then; null: all weights of the UNet."
     )
     beta: float = Field(5000.0, gt=0, description="How closely the model is held to what it was: the larger, the more.")
     steps: int = Field(2000, ge=1, description="Optimizer steps.")
@@ -40,7 +46,6 @@ class DPORecipe(TrainingSettings):
         "constant_with_warmup", description="Of the learning rate, as diffusers names it; both rise at first."
     )
     warm_up: Fraction = Field(0.25, description="Share of the steps in which the learning rate rises from 0.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients longer than this, all together, are cut to it.")
     ema: float | None = Field(
         None, gt=0, lt=1, description="Decay of a moving average of the weights, which is kept then; null: the last."
     )

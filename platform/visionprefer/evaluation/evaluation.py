@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from visionprefer.blocksworld.agreement import ModelRightness, agreement
+from visionprefer.errors import InputError
 from visionprefer.evaluation.duels import (
     COLUMNS,
     Duel,
@@ -59,12 +60,14 @@ def write_evaluation(run: RunFolder, rewards: dict[str, Scores]) -> Evaluation:
         rewards: scores of the run's images by reward models, by their names; the first puts the page in order.
 
     Raises:
-        InputError: if the run is not finished, or was not made to compare models.
+        InputError: if the run is not finished, or was not made to compare models, or a reward bears a scorer's name.
     """
     run.check_finished()
     meetings, images, oracle = meetings_of(run), run.images.table(COLUMNS), run.oracle()
     weights = run.recipe.preferences.weights
     judge = ", ".join(run.counted_judges().values())
+    if taken := [name for name in rewards if name in (judge, "oracle")]:
+        raise InputError(f"--reward: a folder is called {taken[0]!r}, as another scorer is: give it another name")
     verdicts: dict[str, Verdicts] = {name: of_scores(found, meetings) for name, found in rewards.items()}
     verdicts[judge] = of_preferences(run.preferences())
     if oracle is not None:

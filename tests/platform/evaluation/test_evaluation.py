@@ -73,3 +73,10 @@ def test_the_oracle_says_who_is_fully_right(compared: RunFolder) -> None:
 def test_a_run_that_was_not_made_to_compare_is_told(make_run: Callable[..., RunFolder]) -> None:
     with pytest.raises(InputError, match=r"Run a recipe with images\.every_model: true"):
         write_evaluation(make_run(), {})
+
+
+def test_a_reward_that_is_called_like_another_scorer_is_refused(compared: RunFolder) -> None:
+    images = compared.images.table(["image_id", "candidate"])
+    scores = Scores(images, ["overall"], np.zeros((images.num_rows, 1)))
+    with pytest.raises(InputError, match="--reward: a folder is called 'judge', as another scorer is"):
+        write_evaluation(compared, {"judge": scores})

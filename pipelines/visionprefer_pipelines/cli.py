@@ -17,7 +17,7 @@ from rich.text import Text
 from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
 from visionprefer.recipe_file import load_polish_recipe, load_recipe, recipe_schema
-from visionprefer_pipelines.cli_align import dpo, evaluate, ppo
+from visionprefer_pipelines.cli_align import dpo, evaluate, finetune, ppo
 from visionprefer_pipelines.cli_reward import rewards
 from visionprefer_pipelines.terminal import Address, RecipeArgument, RunArgument, Set, console_of, interrupt, path_of
 
@@ -32,7 +32,7 @@ app.add_typer(recipes, name="recipe")
 app.add_typer(rewards, name="reward")
 judges = typer.Typer(no_args_is_help=True, help="Learn how far a judge can be trusted.")
 app.add_typer(judges, name="judge")
-for command in (dpo, ppo, evaluate):
+for command in (dpo, finetune, ppo, evaluate):
     app.command()(command)
 
 

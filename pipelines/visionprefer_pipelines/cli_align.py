@@ -1,11 +1,11 @@
-"""`visionprefer dpo`, `ppo` and `evaluate`: image models taught, and set against each other."""
+"""`visionprefer dpo`, `finetune`, `ppo` and `evaluate`: image models taught, and set against each other."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from visionprefer.recipe_file import load_dpo_recipe, load_ppo_recipe
+from visionprefer.recipe_file import load_dpo_recipe, load_finetune_recipe, load_ppo_recipe
 from visionprefer_pipelines.terminal import Address, RecipeArgument, RunArgument, Set, console_of, path_of, training
 
 if TYPE_CHECKING:
@@ -26,6 +26,26 @@ def dpo(
         from visionprefer_pipelines.dpo import train_dpo
 
         train_dpo(settings, data, out, progress, address)
+
+    from visionprefer_pipelines.show_aligned import show_aligned
+
+    show_aligned(out, training(settings.name, out, train), console_of())
+
+
+def finetune(
+    recipe: RecipeArgument,
+    data: Annotated[str, typer.Option(help="Folder of a finished run, whose best images are learnt from.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model. Run again to go on.")],
+    set_: Set = None,
+    address: Address = None,
+) -> None:
+    """Train an image model on the best images of a run, where they are good enough: a round of DreamSync."""
+    settings = load_finetune_recipe(path_of(recipe), set_)
+
+    def train(progress: "Progress") -> None:
+        from visionprefer_pipelines.finetune import train_finetune
+
+        train_finetune(settings, data, out, progress, address)
 
     from visionprefer_pipelines.show_aligned import show_aligned
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from visionprefer.align.ppo_recipe import PPORecipe, Reward
-from visionprefer.align.recipe import DPORecipe
+from visionprefer.align.recipe import DPORecipe, FinetuneRecipe
 from visionprefer.errors import InputError
 from visionprefer.recipe import (
     ApiSettings,
@@ -29,7 +29,9 @@ from visionprefer.recipe import (
 )
 from visionprefer.reward.recipe import AblationRecipe, RewardRecipe
 
-AnyRecipe = TypeVar("AnyRecipe", Recipe, PolishRecipe, RewardRecipe, AblationRecipe, DPORecipe, PPORecipe)
+AnyRecipe = TypeVar(
+    "AnyRecipe", Recipe, PolishRecipe, RewardRecipe, AblationRecipe, DPORecipe, FinetuneRecipe, PPORecipe
+)
 
 
 def load_polish_recipe(path: Path, overrides: list[str] | None = None) -> PolishRecipe:
@@ -55,6 +57,12 @@ def load_ablation_recipe(path: Path) -> AblationRecipe:
 def load_dpo_recipe(path: Path, overrides: list[str] | None = None) -> DPORecipe:
     """Read a recipe that trains an image model, and check it. Like `load_recipe`."""
     recipe = _read(path, overrides, DPORecipe)
+    return recipe.model_copy(update={"model": _found(recipe.model, path.resolve().parent)})
+
+
+def load_finetune_recipe(path: Path, overrides: list[str] | None = None) -> FinetuneRecipe:
+    """Read a recipe that fine-tunes an image model, and check it. Like `load_recipe`."""
+    recipe = _read(path, overrides, FinetuneRecipe)
     return recipe.model_copy(update={"model": _found(recipe.model, path.resolve().parent)})
 
 

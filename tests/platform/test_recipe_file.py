@@ -7,7 +7,7 @@ import yaml
 
 from visionprefer.errors import InputError
 from visionprefer.recipe import Range, Recipe
-from visionprefer.recipe_file import load_dpo_recipe, load_ppo_recipe, load_recipe, recipe_schema
+from visionprefer.recipe_file import load_dpo_recipe, load_finetune_recipe, load_ppo_recipe, load_recipe, recipe_schema
 
 RECIPES = Path(__file__).parents[2] / "pipelines" / "visionprefer_pipelines" / "recipes"
 OPENAI = {"engine": "openai", "model": "gpt"}
@@ -159,6 +159,7 @@ def test_every_recipe_that_teaches_an_image_model_and_comes_with_the_package_can
     for load, name in [
         (load_dpo_recipe, "dpo"),
         (load_dpo_recipe, "blocks-dpo"),
+        (load_finetune_recipe, "blocks-dreamsync"),
         (load_ppo_recipe, "ppo"),
         (load_ppo_recipe, "blocks-ppo"),
     ]:

@@ -16,9 +16,14 @@ METHODS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
         "Diffusion-DPO (arXiv 2311.12908)",
         (
             *("seed", "lora_rank", "beta", "steps", "batch_size", "learning_rate"),
-            *("pairs", "min_margin", "ema", "dtype"),
+            *("pairs", "min_margin", "shuffled_labels", "ema", "dtype"),
         ),
         {"step": "{:,}", "loss": "{:.4f}", "right": "{:.1%}", "margin": "{:+.3f}"},
+    ),
+    "finetune": (
+        "fine-tuning on the best images (as DreamSync, arXiv 2311.17946)",
+        ("seed", "lora_rank", "aspect", "min_scores", "steps", "batch_size", "learning_rate", "ema", "dtype"),
+        {"step": "{:,}", "loss": "{:.4f}"},
     ),
     "ppo": (
         "PPO (arXiv 2305.13301)",
@@ -63,7 +68,7 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
         **{name.replace("_", " "): about[name] for name in ("run", "training_table", "prompts") if name in about},
         **{f"reward, {name}": f"digest {digest}" for name, digest in about.get("rewards", {}).items()},
         "time": f"{record['seconds'] / 60:.1f} min",
-        **{name: recipe[name] for name in settings if recipe[name] is not None},
+        **{name: recipe[name] for name in settings if str(recipe[name]) not in ("None", "False", "{}")},
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),

@@ -1,4 +1,4 @@
-"""The training table as latents and text embeddings: what Diffusion-DPO reads in each step, made once.
+"""The training table as latents and text embeddings: what a step learns from, made once.
 
 Shapes: P pairs; T tokens, D dimensions; C channels, H rows, W columns of latents.
 """
@@ -47,6 +47,14 @@ class PairBatch(NamedTuple):
     prompt_ids: list[str]
     chosen_PCHW: torch.Tensor
     rejected_PCHW: torch.Tensor
+    condition: Condition
+
+
+class ImageBatch(NamedTuple):
+    """An image of each prompt."""
+
+    prompt_ids: list[str]
+    images_PCHW: torch.Tensor
     condition: Condition
 
 
@@ -111,22 +119,34 @@ def pair_batch(rows: pa.Table, shapes: Shapes, recipe: DPORecipe, epoch: int) ->
 
     Columns in: ENCODED.
     """
-    ids, chosen, rejected, hidden, pooled = [], [], [], [], []
+    learnt, pairs = [], []
     for row in rows.to_pylist():
-        pairs = usable(row["pairs"], recipe)
-        if not pairs:
-            continue
-        pair = drawn(pairs, row["prompt_id"], epoch, recipe.seed)
-        ids.append(row["prompt_id"])
-        chosen.append(row["latents"][pair.chosen])
-        rejected.append(row["latents"][pair.rejected])
-        hidden.append(row["hidden"])
-        pooled.append(row["pooled"])
-    if not ids:
+        if found := usable(row["pairs"], recipe):
+            learnt.append(row)
+            pairs.append(drawn(found, row["prompt_id"], epoch, recipe))
+    if not learnt:
         return None
-    pooled_PD = None if shapes.pooled is None else _tensor(pooled, shapes.pooled)
-    condition = condition_of(_tensor(hidden, shapes.hidden), pooled_PD, *shapes.size)
-    return PairBatch(ids, _tensor(chosen, shapes.latents), _tensor(rejected, shapes.latents), condition)
+    chosen, rejected = (
+        _tensor([row["latents"][pair[place]] for row, pair in zip(learnt, pairs, strict=True)], shapes.latents)
+        for place in (0, 1)
+    )
+    return PairBatch([row["prompt_id"] for row in learnt], chosen, rejected, _condition(learnt, shapes))
+
+
+def image_batch(rows: pa.Table, shapes: Shapes) -> ImageBatch:
+    """The first image of each prompt.
+
+    Columns in: ENCODED.
+    """
+    learnt = rows.to_pylist()
+    images = _tensor([row["latents"][0] for row in learnt], shapes.latents)
+    return ImageBatch([row["prompt_id"] for row in learnt], images, _condition(learnt, shapes))
+
+
+def _condition(rows: list[dict[str, Any]], shapes: Shapes) -> Condition:
+    hidden = _tensor([row["hidden"] for row in rows], shapes.hidden)
+    pooled = None if shapes.pooled is None else _tensor([row["pooled"] for row in rows], shapes.pooled)
+    return condition_of(hidden, pooled, *shapes.size)
 
 
 def _code(tensor: torch.Tensor) -> bytes:

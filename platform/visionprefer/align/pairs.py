@@ -37,6 +37,14 @@ def usable(pairs: Sequence[dict[str, Any]], recipe: DPORecipe) -> list[Pair]:
     return found
 
 
-def drawn(pairs: Sequence[Pair], prompt_id: str, epoch: int, seed: int) -> Pair:
-    """The pair of a prompt that an epoch learns from: each prompt counts once, however many pairs it has."""
-    return random.Random(f"{seed} {epoch} {prompt_id}").choice(pairs)  # noqa: S311
+def drawn(pairs: Sequence[Pair], prompt_id: str, epoch: int, recipe: DPORecipe) -> Pair:
+    """The pair of a prompt that an epoch learns from: each prompt counts once, however many pairs it has.
+
+    With shuffled labels two images are the other way round in half of the pairs, and so in all epochs.
+    """
+    pair = random.Random(f"{recipe.seed} {epoch} {prompt_id}").choice(pairs)  # noqa: S311
+    if recipe.shuffled_labels:
+        chance = random.Random(f"{recipe.seed} {prompt_id} {sorted((pair.chosen, pair.rejected))}")  # noqa: S311
+        if chance.random() < 0.5:
+            return Pair(pair.rejected, pair.chosen, pair.margin)
+    return pair

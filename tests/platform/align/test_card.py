@@ -4,7 +4,7 @@ from pathlib import Path
 
 from visionprefer.align.card import write_card
 from visionprefer.align.ppo_recipe import PPORecipe
-from visionprefer.align.recipe import DPORecipe
+from visionprefer.align.recipe import DPORecipe, FinetuneRecipe
 
 
 def card(folder: Path, **changes: object) -> str:
@@ -48,3 +48,20 @@ def test_a_whole_pipeline_is_loaded_alone(tmp_path: Path) -> None:
 
 def test_a_built_in_base_says_where_it_lies(tmp_path: Path) -> None:
     assert 'BUILTIN_MODELS / "blocks-sd"' in card(tmp_path, model="builtin:blocks-sd", lora_rank=8)
+
+
+def test_a_fine_tuned_model_says_what_was_good_enough(tmp_path: Path) -> None:
+    recipe = FinetuneRecipe(name="tuned", model="owner/sd", min_scores={"aesthetic": 4})
+    about = {"method": "finetune", "run": "r", "prompts": 3, "images": "i", "model": "owner/sd", "model_digest": "abc"}
+    trained_on = about | {"model_revision": None, "recipe": recipe.model_dump(mode="json")}
+    write_card(tmp_path, {"history": [{"step": 1, "loss": 0.5}], "seconds": 90.0, "trained_on": trained_on})
+    text = (tmp_path / "README.md").read_text()
+    assert "| min_scores | {'aesthetic': 4.0} |" in text
+    assert "| seed | 0 |" in text
+    assert "what was judged best" in text
+    assert "| 1 | 0.5000 |" in text
+
+
+def test_a_control_is_told_as_one(tmp_path: Path) -> None:
+    assert "shuffled" not in card(tmp_path)
+    assert "| shuffled_labels | True |" in card(tmp_path, shuffled_labels=True)

@@ -42,7 +42,17 @@ def test_weights_make_the_overall_preference_anew() -> None:
 
 def test_each_epoch_draws_one_pair_of_a_prompt_and_the_same_one_when_asked_again() -> None:
     pairs = usable(PAIRS, recipe())
-    found = [drawn(pairs, "prompt", epoch, seed=0) for epoch in range(60)]
-    assert found == [drawn(pairs, "prompt", epoch, seed=0) for epoch in range(60)]
+    found = [drawn(pairs, "prompt", epoch, recipe()) for epoch in range(60)]
+    assert found == [drawn(pairs, "prompt", epoch, recipe()) for epoch in range(60)]
     assert min(found.count(one) for one in pairs) >= 10
-    assert found != [drawn(pairs, "another", epoch, seed=0) for epoch in range(60)]
+    assert found != [drawn(pairs, "another", epoch, recipe()) for epoch in range(60)]
+
+
+def test_shuffled_labels_are_right_in_half_of_the_pairs_and_the_same_in_every_epoch() -> None:
+    """A control has the pairs, margins and order of what it is compared with; only who won is drawn by lot."""
+    pairs, shuffled = [Pair(0, 1, 0.5)], recipe(shuffled_labels=True)
+    found = {prompt: [drawn(pairs, prompt, epoch, shuffled) for epoch in range(5)] for prompt in map(str, range(200))}
+    assert all(set(of_one) <= {Pair(0, 1, 0.5), Pair(1, 0, 0.5)} and len(set(of_one)) == 1 for of_one in found.values())
+    assert 70 < sum(of_one[0] == pairs[0] for of_one in found.values()) < 130
+    other = recipe(shuffled_labels=True, seed=1)
+    assert any(drawn(pairs, prompt, 0, other) != of_one[0] for prompt, of_one in found.items())

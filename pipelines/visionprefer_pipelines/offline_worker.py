@@ -1,14 +1,24 @@
-"""What actors of Ray Data and workers of Ray Train do while an image model learns by Diffusion-DPO."""
+"""What actors of Ray Data and workers of Ray Train do while an image model learns from images that are there."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray.train
 from ray.train.torch import get_device, prepare_model
 
-from visionprefer.align.dpo_fit import DPOFit
-from visionprefer.align.encoded import PairBatch, Shapes, common_shapes, encode, pair_batch, shapes_of
-from visionprefer.align.recipe import DPORecipe
+from visionprefer.align.encoded import (
+    ImageBatch,
+    PairBatch,
+    Shapes,
+    common_shapes,
+    encode,
+    image_batch,
+    pair_batch,
+    shapes_of,
+)
+from visionprefer.align.fit import DPOFit, FinetuneFit
+from visionprefer.align.recipe import DPORecipe, FinetuneRecipe, OfflineRecipe
 from visionprefer.align.steps import Step
 from visionprefer.devices import choose
 from visionprefer.images import load_pipeline
@@ -20,24 +30,35 @@ from visionprefer_pipelines.row_groups import stream
 from visionprefer_pipelines.training_worker import Course, total
 from visionprefer_pipelines.units import telling_what_to_mend
 
+Part = dict[str, Any]
+Read = Callable[[Store, Part], pa.Table]
 
-class EncodeTraining:
-    """Files of the training table become files of latents and text embeddings, a few prompts a row group."""
 
-    def __init__(self, recipe: DPORecipe, model: Model, store: Store, log: Any) -> None:
-        self.recipe, self.model, self.store, self.log = recipe, model, store, log
+class Encode:
+    """Prompts with their images become a file of latents and text embeddings, a few prompts a row group.
+
+    Args:
+        recipe: of the training.
+        model: whose autoencoder and text encoders are used.
+        store: of the run.
+        read: the prompts of a part, as TRAINING.
+        log: a CommitLog, told what is wrong.
+    """
+
+    def __init__(self, recipe: OfflineRecipe, model: Model, store: Store, read: Read, log: Any) -> None:
+        self.recipe, self.model, self.store, self.read, self.log = recipe, model, store, read, log
         self.pipeline: Any = None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Encode the files of a batch. Columns in and out: file, of the training table; name, of what it becomes."""
+        """Encode the parts of a batch, each into the file that it names."""
         with telling_what_to_mend(self.log):
             if self.pipeline is None:
                 device, dtype = choose(self.recipe.device, self.recipe.dtype, on_gpu="float16")
                 self.pipeline = load_pipeline(self.model, device, dtype)
-            for row in batch.to_pylist():
-                rows = self.store.read_table(row["file"])
-                encoded = [encode(part, self.pipeline) for part in row_groups(rows)]
-                self.store.write_table(row["name"], _joined(encoded), ROWS_PER_GROUP)
+            for part in batch.to_pylist():
+                rows = self.read(self.store, part)
+                encoded = [encode(few, self.pipeline) for few in row_groups(rows)]
+                self.store.write_table(part["name"], _joined(encoded), ROWS_PER_GROUP)
         return batch
 
 
@@ -55,7 +76,7 @@ def _joined(tables: list[pa.Table]) -> pa.Table:
 class Task(NamedTuple):
     """What the driver tells its workers."""
 
-    recipe: DPORecipe
+    recipe: DPORecipe | FinetuneRecipe
     model: Model
     store: Store
     steps: list[Step]
@@ -71,7 +92,7 @@ def learn(config: dict[str, Any]) -> None:
     if recipe.gradient_checkpointing:
         policy.unet.enable_gradient_checkpointing()
     policy.learner = prepare_model(policy.unet)
-    fit = DPOFit(policy, recipe, dtype, workers, total)
+    fit = (DPOFit if isinstance(recipe, DPORecipe) else FinetuneFit)(policy, recipe, dtype, workers, total)
     course = Course(config["log"] if worker == 0 else None, recipe.steps)
     first = 0
     if saved := course.resumed():
@@ -98,11 +119,14 @@ def learn(config: dict[str, Any]) -> None:
     course.report(recipe.steps, state, policy.save_pretrained)
 
 
-def _cut(rows: pa.Table, task: Task, epoch: int) -> list[PairBatch]:
+def _cut(rows: pa.Table, task: Task, epoch: int) -> list[PairBatch | ImageBatch]:
     """Prompts of one step as so many batches as its gradient is accumulated over."""
-    size = -(-rows.num_rows // task.recipe.accumulation)
+    recipe, shapes = task.recipe, task.shapes
+    size = -(-rows.num_rows // recipe.accumulation)
     slices = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
-    batches = [pair_batch(part, task.shapes, task.recipe, epoch) for part in slices]
+    if isinstance(recipe, FinetuneRecipe):
+        return [image_batch(part, shapes) for part in slices]
+    batches = [pair_batch(part, shapes, recipe, epoch) for part in slices]
     return [batch for batch in batches if batch is not None]
 
 
@@ -110,7 +134,5 @@ def _note(course: Course, step: int, told: list[dict[str, float]]) -> None:
     """Keep the means over some steps, and tell of them."""
     means = {name: sum(one[name] for one in told) / len(told) for name in told[0]}
     course.history.append({"step": step, **means})
-    course.say(
-        f"step {step:,} of {course.steps:,}: loss {means['loss']:.4f}; {means['right']:.1%} of the pairs moved the "
-        "right way"
-    )
+    right = f"; {means['right']:.1%} of the pairs moved the right way" if "right" in means else ""
+    course.say(f"step {step:,} of {course.steps:,}: loss {means['loss']:.4f}{right}")

@@ -9,11 +9,11 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from visionprefer.align.dpo_fit import DPOFit
-from visionprefer.align.encoded import PairBatch
+from visionprefer.align.encoded import ImageBatch, PairBatch
 from visionprefer.align.encoding import Condition, encode_prompts
+from visionprefer.align.fit import DPOFit, FinetuneFit
 from visionprefer.align.policy import Policy
-from visionprefer.align.recipe import DPORecipe
+from visionprefer.align.recipe import DPORecipe, FinetuneRecipe
 
 PROMPTS = ["a red circle", "two blue rings", "a green cross", "a yellow square"]
 
@@ -109,3 +109,19 @@ def test_a_loss_that_is_no_number_stops_the_training_and_names_the_step(tiny_sd:
     batch = batch_of(fit)
     with pytest.raises(FloatingPointError, match="step 7: the loss is nan: write a smaller learning_rate"):
         fit.step([batch._replace(chosen_PCHW=batch.chosen_PCHW * math.nan)], 7)
+
+
+def test_fine_tuning_lowers_the_error_of_the_images_and_of_nothing_else(tiny_sd: Path) -> None:
+    """Of random latents little can be learnt but their mean, so the same ones are shown; however a step is cut."""
+    settings = {"name": "r", "model": "m", "steps": 30, "learning_rate": 1e-3, "warm_up": 0}
+    recipe = FinetuneRecipe.model_validate(settings)
+    whole, cut = (FinetuneFit(Policy(DiffusionPipeline.from_pretrained(tiny_sd)), recipe) for _ in range(2))
+    pairs = batch_of(fit_of(tiny_sd))
+    batch = ImageBatch(pairs.prompt_ids, pairs.chosen_PCHW, pairs.condition)
+    halves = [
+        ImageBatch(PROMPTS[rows], batch.images_PCHW[rows], batch.condition.part(rows))
+        for rows in (slice(0, 2), slice(2, 4))
+    ]
+    losses = [whole.step([batch], number)["loss"] for number in range(30)]
+    assert [cut.step(halves, number)["loss"] for number in range(3)] == pytest.approx(losses[:3], rel=1e-3)
+    assert sum(losses[-5:]) < 0.97 * sum(losses[:5])

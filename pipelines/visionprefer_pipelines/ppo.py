@@ -17,9 +17,9 @@ from visionprefer.prompts import read_prompts
 from visionprefer.schema import content_id
 from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.policies import base_of
-from visionprefer_pipelines.ppo_worker import Task, learn
+from visionprefer_pipelines.ppo_worker import Task, Watching, learn
 from visionprefer_pipelines.progress import Progress
-from visionprefer_pipelines.rollouts import start_workers
+from visionprefer_pipelines.rollouts import Request, start_workers
 from visionprefer_pipelines.training import ANY_WAY, Run, is_to_do, train
 
 SECONDS_TO_START = 60.0
@@ -45,7 +45,10 @@ def train_ppo(recipe: PPORecipe, endpoint: str, out: Path, progress: Progress, a
     found = read_prompts(recipe.prompts, recipe.seed)
     for note in found.notes:
         progress.say(note)
-    prompts = [(row["prompt_id"], row["prompt"]) for row in found.kept.to_pylist() if row["split"] == "train"]
+    split: dict[str, list[tuple[str, str]]] = {"train": [], "held_out": []}
+    for row in found.kept.to_pylist():
+        split[row["split"]].append((row["prompt_id"], row["prompt"]))
+    prompts = split["train"]
     if not prompts:
         raise InputError("prompts: all are held out. Write a smaller prompts.held_out, or more prompts")
     model, about = base_of(recipe)
@@ -65,12 +68,33 @@ def train_ppo(recipe: PPORecipe, endpoint: str, out: Path, progress: Progress, a
     with connected(address, stages, object_store_bytes=None):
         actors = start_workers(recipe, model, endpoint, token)
         try:
-            task = Task(recipe, model, prompts, actors)
+            task = Task(recipe, model, prompts, actors, _watching(recipe, served, split["held_out"], progress))
             train(Run("ppo", out, trained_on, recipe.workers, recipe.retries), learn, task, progress, write_card)
         finally:
             for actor in actors:
                 ray.kill(actor)
     return out
+
+
+def _watching(
+    recipe: PPORecipe, served: dict[str, dict[str, Any]], held_out: list[tuple[str, str]], progress: Progress
+) -> Watching | None:
+    """The held-out prompts and the endpoint's scores, but for those that are maximised."""
+    if recipe.watch is None:
+        return None
+    maximised = {(reward.model or next(iter(served)), reward.score) for reward in recipe.rewards}
+    scores = [
+        Reward(model=name, score=score)
+        for name, about in served.items()
+        for score in about["scores"]
+        if (name, score) not in maximised
+    ]
+    if not held_out:
+        progress.say("no prompt is held out, so no other score is watched: write a larger prompts.held_out")
+        return None
+    seeds = [int(content_id("watch", recipe.seed, prompt_id)[:15], 16) for prompt_id, _ in held_out]
+    requests = [Request(*prompt, seed) for prompt, seed in zip(held_out, seeds, strict=True)]
+    return Watching(requests[: recipe.watch.images], scores)
 
 
 def _digest(reward: Reward, served: dict[str, dict[str, Any]]) -> str:

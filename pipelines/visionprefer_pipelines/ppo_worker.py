@@ -13,12 +13,13 @@ from ray.train.torch import get_device, prepare_model
 from visionprefer.align.advantages import Advantages
 from visionprefer.align.policy import Policy
 from visionprefer.align.ppo_fit import Experience, PPOFit
-from visionprefer.align.ppo_recipe import PPORecipe
+from visionprefer.align.ppo_recipe import PPORecipe, Reward
 from visionprefer.align.rollout import exact, sampler
+from visionprefer.align.watch import Spread, fallen, spreads
 from visionprefer.models import Model
 from visionprefer.schema import content_id
 from visionprefer_pipelines.policies import policy_of
-from visionprefer_pipelines.rollouts import Drawn, Request, Valued
+from visionprefer_pipelines.rollouts import Drawn, Request, Seen, Valued
 from visionprefer_pipelines.training_worker import Course, total
 
 
@@ -29,6 +30,14 @@ class Task(NamedTuple):
     model: Model
     prompts: list[tuple[str, str]]  # id and text
     rollout_workers: list[Any]  # handles of RolloutWorker
+    watch: "Watching | None"
+
+
+class Watching(NamedTuple):
+    """What is looked at."""
+
+    requests: list[Request]
+    scores: list[Reward]  # those of the endpoint that are not maximised
 
 
 def learn(config: dict[str, Any]) -> None:
@@ -47,14 +56,21 @@ def learn(config: dict[str, Any]) -> None:
         fit.load(saved)
         advantages.load_state_dict(saved["advantages"])
         first = saved["step"]
+    last = recipe.rollouts
     for number in range(first, recipe.rollouts):
+        seen = _look(course, task, policy, number)
+        if seen and has_fallen(course, seen, recipe):
+            last = number
+            break
         mine = requests(task.prompts, recipe, number)[worker::workers]
         drawn = _draw(task.rollout_workers, number, policy, mine)
         values, advantage_N = _valued(advantages, mine, drawn.values, recipe)
         told = fit.learn(Experience(drawn.rollout, drawn.guided, advantage_N), number, worker)
-        _note(course, number, values, told, recipe)
+        _note(course, number, values, told, recipe, seen)
         if course.is_due(number + 1):
             course.report(number + 1, fit.state() | {"advantages": advantages.state_dict()})
+    if course.history and last == recipe.rollouts:
+        course.history[-1]["watched_after"] = _plain(_look(course, task, policy, last, is_last=True))
     state = fit.state() | {"advantages": advantages.state_dict()}
     course.report(recipe.rollouts, state, policy.save_pretrained)
 
@@ -69,6 +85,45 @@ def requests(prompts: Sequence[tuple[str, str]], recipe: PPORecipe, number: int)
         for place, prompt in enumerate(chosen)
         for image in range(recipe.images_per_prompt)
     ]
+
+
+def _look(course: Course, task: Task, policy: Policy, number: int, is_last: bool = False) -> dict[str, Spread] | None:
+    """What the watched scores are after so many rollouts, where that is to be looked at; alike on all workers."""
+    watch, watching = task.recipe.watch, task.watch
+    if watch is None or watching is None or (number % watch.every and not is_last):
+        return None
+    told: list[Any] = [None]
+    if course.log is not None:  # the first worker's
+        weights = ray.put(policy.learnt_state())
+        seen: Seen = ray.get(task.rollout_workers[0].look.remote(number, weights, watching.requests, watching.scores))
+        told = [spreads(seen.scores)]
+        course.log.add.remote("file", (f"grids/after-{number:04}.png", seen.grid))
+    if torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(told)
+    means = ", ".join(f"{name} {spread.mean:+.3f}" for name, spread in told[0].items())
+    course.say(f"after {number:,} rollouts, on held-out prompts: {means or 'no other score'}")
+    found: dict[str, Spread] = told[0]
+    return found
+
+
+def _plain(seen: dict[str, Spread] | None) -> dict[str, list[float]] | None:
+    """As a checkpoint and JSON hold it."""
+    return None if seen is None else {name: list(spread) for name, spread in seen.items()}
+
+
+def has_fallen(course: Course, now: dict[str, Spread], recipe: PPORecipe) -> bool:
+    """Whether another score is so far below what it was at first that training has to stop; if so, that is told."""
+    first = next((row["watched"] for row in course.history if row["watched"]), None)
+    if first is None or recipe.watch is None or recipe.watch.stop_drop is None:
+        return False
+    names = fallen({name: Spread(*spread) for name, spread in first.items()}, now, recipe.watch.stop_drop)
+    if names:
+        course.history[-1]["watched_after"] = _plain(now)
+        course.say(
+            f"stopped: {', '.join(names)} fell by more than watch.stop_drop, {recipe.watch.stop_drop:g} standard "
+            "deviations: the reward is no longer what it was meant for"
+        )
+    return bool(names)
 
 
 def _draw(actors: Sequence[Any], version: int, policy: Policy, wanted: Sequence[Request]) -> Drawn:
@@ -113,13 +168,21 @@ def _valued(
     return every, torch.from_numpy(advantage_N[first : first + len(mine)])
 
 
-def _note(course: Course, number: int, values: list[Valued], told: dict[str, float], recipe: PPORecipe) -> None:
+def _note(
+    course: Course,
+    number: int,
+    values: list[Valued],
+    told: dict[str, float],
+    recipe: PPORecipe,
+    seen: dict[str, Spread] | None,
+) -> None:
     """Keep what a rollout was worth and how it was learnt from, and tell of it."""
     known = [one.rewards for one in values if one.rewards is not None]
     means = {reward.name: float(np.mean([one[reward.name] for one in known])) for reward in recipe.rewards if known}
     total_ = sum(reward.weight * means[reward.name] for reward in recipe.rewards) if known else None
     failed = len(values) - len(known)
-    course.history.append({"rollout": number + 1, "reward": total_, "rewards": means, "failed": failed, **told})
+    row = {"rollout": number + 1, "reward": total_, "rewards": means, "failed": failed, "watched": _plain(seen), **told}
+    course.history.append(row)
     sentence = f"rollout {number + 1:,} of {course.steps:,}: reward {'–' if total_ is None else f'{total_:+.3f}'}"
     if failed:
         why = next(one.error for one in values if one.rewards is None)

@@ -9,10 +9,12 @@ import ray
 import torch
 
 from visionprefer.align.encoding import encode_empty, encode_prompts
-from visionprefer.align.ppo_recipe import PPORecipe
+from visionprefer.align.ppo_recipe import PPORecipe, Reward
 from visionprefer.align.rollout import Guided, Rollout, decode, exact, roll_out, sampler
+from visionprefer.align.watch import grid
 from visionprefer.devices import choose
 from visionprefer.models import Model
+from visionprefer.schema import OVERALL
 from visionprefer_pipelines.policies import policy_of
 from visionprefer_serve.client import RewardClient, RewardError
 from visionprefer_serve.wire import Answer
@@ -33,6 +35,14 @@ class Valued(NamedTuple):
 
     rewards: dict[str, float] | None  # by name; None where one of them is missing
     error: str | None  # why
+
+
+class Seen(NamedTuple):
+    """Images of one version of the policy, drawn to be looked at."""
+
+    version: int
+    scores: dict[str, list[float | None]]  # of each image, by the score's name; None where it is missing
+    grid: bytes  # a PNG of some
 
 
 class Drawn(NamedTuple):
@@ -61,8 +71,8 @@ class RolloutWorker:
         self.policy, self.dtype = policy_of(recipe, model, self.device)
         self.pipeline = self.policy.pipeline.to(self.device)  # it reads prompts and decodes latents too
         self.scheduler = sampler(self.pipeline, recipe.num_inference_steps)
-        names = {reward.model for reward in recipe.rewards}
-        self.clients = {name: RewardClient(endpoint, token, model=name, retry_for=recipe.retry_for) for name in names}
+        self.endpoint, self.token = endpoint, token
+        self.clients: dict[str | None, RewardClient] = {}
 
     def draw(self, version: int, weights: list[torch.Tensor], requests: Sequence[Request]) -> Drawn:
         """Draw images with these weights, and have them valued.
@@ -72,9 +82,7 @@ class RolloutWorker:
             weights: of the policy that learns, in its order.
             requests: at least one.
         """
-        if version != self.version:
-            self.policy.load_learnt(weights)
-            self.version = version
+        self._take(version, weights)
         parts: list[tuple[Rollout, Guided]] = []
         valued: list[Future[list[Valued]]] = []
         size = self.recipe.rollout_batch_size
@@ -91,6 +99,36 @@ class RolloutWorker:
         rollout = Rollout._make(part.cpu() for part in rollout)
         return Drawn(self.version, rollout, guided.to(_CPU), [one for values in valued for one in values.result()])
 
+    def look(
+        self, version: int, weights: list[torch.Tensor], requests: Sequence[Request], by: Sequence[Reward]
+    ) -> Seen:
+        """Draw images with these weights, to be looked at and scored, not learnt from.
+
+        Args:
+            version, weights, requests: as in `draw`.
+            by: the scores to ask for.
+        """
+        self._take(version, weights)
+        images: list[Any] = []
+        size = self.recipe.rollout_batch_size
+        for start in range(0, len(requests), size):
+            rollout, _ = self._roll_out(requests[start : start + size])
+            images += decode(self.pipeline, rollout.latents_BTCHW[:, -1])
+        prompts, pictures = [one.prompt for one in requests], list(map(_png, images))
+        scores: dict[str, list[float | None]] = {}
+        for model in sorted({score.model or "" for score in by}):
+            try:
+                said = self._client(model or None).score(prompts, pictures)
+            except RewardError:
+                continue  # a look is not worth stopping for
+            scores |= {one.name: [_score(one, answer) for answer in said] for one in by if (one.model or "") == model}
+        return Seen(version, scores, grid(images))
+
+    def _take(self, version: int, weights: list[torch.Tensor]) -> None:
+        if version != self.version:
+            self.policy.load_learnt(weights)
+            self.version = version
+
     def _roll_out(self, requests: Sequence[Request]) -> tuple[Rollout, Guided]:
         unet, factor = self.pipeline.unet.config, self.pipeline.vae_scale_factor
         pixels = unet.sample_size * factor
@@ -102,11 +140,18 @@ class RolloutWorker:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return roll_out(self.policy.predict, self.scheduler, guided, shape, generators), guided
 
+    def _client(self, model: str | None) -> RewardClient:
+        if model not in self.clients:
+            retry_for = self.recipe.retry_for
+            self.clients[model] = RewardClient(self.endpoint, self.token, model=model, retry_for=retry_for)
+        return self.clients[model]
+
     def _value(self, prompts: list[str], images: list[Any]) -> list[Valued]:
         """What the endpoint says of images; a request that it refuses has no reward."""
         pictures = [_png(image) for image in images]
+        models = {reward.model for reward in self.recipe.rewards}
         try:
-            said = {name: client.score(prompts, pictures) for name, client in self.clients.items()}
+            said = {name: self._client(name).score(prompts, pictures) for name in models}
         except RewardError as error:
             return [Valued(None, str(error))] * len(images)
         return [self._valued({name: said[name][row] for name in said}) for row in range(len(images))]
@@ -115,11 +160,15 @@ class RolloutWorker:
         rewards = {}
         for reward in self.recipe.rewards:
             answer = answers[reward.model]
-            value = answer.score if reward.score == "overall" else (answer.aspects or {}).get(reward.score)
+            value = _score(reward, answer)
             if value is None:
                 return Valued(None, answer.error or f"the endpoint's model gives no score {reward.score!r}")
             rewards[reward.name] = value
         return Valued(rewards, None)
+
+
+def _score(reward: Reward, answer: Answer) -> float | None:
+    return answer.score if reward.score == OVERALL else (answer.aspects or {}).get(reward.score)
 
 
 def _png(image: Any) -> bytes:

@@ -87,7 +87,7 @@ def train(
         write_card: given the folder and the record.
     """
     log = commit_log()
-    result = _followed(_trainer(run, learn, {"task": task, "log": log}), log, progress)
+    result = _followed(_trainer(run, learn, {"task": task, "log": log}), log, run.out, progress)
     with result.checkpoint.as_directory() as folder:
         shutil.copytree(Path(folder) / MODEL, run.out, dirs_exist_ok=True)
     course = {name: result.metrics[name] for name in ("history", "seconds")}
@@ -118,18 +118,26 @@ def _trainer(run: Run, learn: Callable[[dict[str, Any]], None], config: dict[str
     )
 
 
-def _followed(trainer: TorchTrainer, log: Any, progress: Progress) -> Any:
-    """Train, and pass on what the workers say meanwhile."""
+def _followed(trainer: TorchTrainer, log: Any, out: Path, progress: Progress) -> Any:
+    """Train, and pass on what the workers say and show meanwhile."""
     training: Future[Any] = Future()
     # No executor's thread: Python would wait for it, and a person who stops a training would wait for its end.
     Thread(target=_settle, args=(training, trainer), daemon=True).start()
     while not training.done():
         time.sleep(0.5)
-        for _, sentence in ray.get(log.take.remote()):
-            progress.say(sentence)
-    for _, sentence in ray.get(log.take.remote()):
-        progress.say(sentence)
+        _pass_on(log, out, progress)
+    _pass_on(log, out, progress)
     return training.result()
+
+
+def _pass_on(log: Any, out: Path, progress: Progress) -> None:
+    for kind, entry in ray.get(log.take.remote()):
+        if kind == "file":
+            name, data = entry
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_bytes(data)
+        else:
+            progress.say(entry)
 
 
 def _settle(training: "Future[Any]", trainer: TorchTrainer) -> None:

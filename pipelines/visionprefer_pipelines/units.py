@@ -29,7 +29,9 @@ class CommitLog:
         self.entries: list[tuple[str, Any]] = []
 
     def add(self, kind: str, entry: Any) -> None:
-        """Note a commit (kind: the folder of its shards), a sentence ("say") or what stops the run ("mend")."""
+        """Note a commit (kind: the folder of its shards), a sentence ("say"), a file's name and bytes ("file"), or what
+        stops the run ("mend").
+        """
         self.entries.append((kind, entry))
 
     def take(self) -> list[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from visionprefer.align.ppo_recipe import PPORecipe, Reward
+from visionprefer.align.ppo_recipe import PPORecipe, Reward, Watch
 from visionprefer.align.recipe import DPORecipe, FinetuneRecipe
 from visionprefer.errors import InputError
 from visionprefer.recipe import (
@@ -163,6 +163,7 @@ def _fields_at(loc: tuple[int | str, ...], kind: type[Settings]) -> list[str]:
         "workers": Workers,
         "rollout_workers": Workers,
         "rewards": Reward,
+        "watch": Watch,
         "Range": Range,
     }
     names = [part for part in loc if isinstance(part, str) and part in models]

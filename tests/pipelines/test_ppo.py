@@ -10,20 +10,23 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from visionprefer.align.ppo_recipe import PPORecipe
+from visionprefer.align.watch import Spread
 from visionprefer.errors import InputError
 from visionprefer.models import find_model
 from visionprefer.recipe import Workers
 from visionprefer_pipelines import ppo
 from visionprefer_pipelines.cli import app
 from visionprefer_pipelines.cluster import connected
-from visionprefer_pipelines.ppo_worker import requests
+from visionprefer_pipelines.ppo_worker import has_fallen, requests
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.rollouts import RolloutWorker
+from visionprefer_pipelines.training_worker import Course
 from visionprefer_serve.settings import EndpointSettings, ServedModel
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -52,7 +55,8 @@ def prompts(tmp_path: Path) -> Path:
 
 def recipe(model: Path, prompts: Path, **changes: Any) -> PPORecipe:
     settings = {
-        "prompts": {"path": str(prompts), "near_duplicate": None},
+        "prompts": {"path": str(prompts), "near_duplicate": None, "held_out": 0.5},
+        "watch": {"every": 2, "images": 3},
         "rewards": [{"model": "blip"}, {"model": "clip", "score": "fidelity", "weight": 0.5}],
         "rollouts": 3,
         "images": 8,
@@ -97,6 +101,18 @@ def test_one_worker_and_two_learn_the_same_from_the_endpoint(
     weighed = history[0]["rewards"]["blip: overall"] + 0.5 * history[0]["rewards"]["clip: fidelity"]
     assert history[0]["reward"] == pytest.approx(weighed)
     assert all(row["gap"] < 1e-4 for row in history)
+
+    # Other scores are watched, on held-out prompts, before the first rollout, after two and at the end.
+    others = {"blip: prompt_following", "clip: overall"}
+    assert others <= set(history[0]["watched"]) and not {"blip: overall", "clip: fidelity"} & set(history[0]["watched"])
+    assert history[1]["watched"] is None and history[2]["watched"] and history[2]["watched_after"]
+    assert history[0]["watched"] != history[2]["watched_after"]
+    assert "after 2 rollouts, on held-out prompts: " in answer.output
+    grids = sorted(path.name for path in (tmp_path / "one" / "grids").iterdir())
+    assert grids == ["after-0000.png", "after-0002.png", "after-0003.png"]
+    assert Image.open(tmp_path / "one" / "grids" / grids[0]).size == (8 * 64, 64)
+    assert Image.open(tmp_path / "one" / "rewards.png").width > 400
+
     two = {"workers": {"actors": 2}, "rollout_workers": {"actors": 2}, "updates": 2}
     shared, _ = go(recipe(tiny_sd, prompts, **two), url, tmp_path / "two")
     assert [row["reward"] for row in shared["history"]] == pytest.approx([row["reward"] for row in history], abs=0.02)
@@ -106,6 +122,16 @@ def test_one_worker_and_two_learn_the_same_from_the_endpoint(
     assert has_learnt(tmp_path / "one")
     assert find_model(str(tmp_path / "one"), "diffusers").base == find_model(str(tiny_sd), "diffusers")
     assert "PPO (arXiv 2305.13301)" in (tmp_path / "one" / "README.md").read_text()
+
+
+def test_a_training_stops_when_another_score_falls(tiny_sd: Path, prompts: Path) -> None:
+    asked = recipe(tiny_sd, prompts, watch={"stop_drop": 0.5})
+    course = Course(None, 3)
+    course.history = [{"watched": {"fidelity": [2.0, 1.0]}}, {"watched": None}]
+    assert not has_fallen(course, {"fidelity": Spread(1.6, 1.0)}, asked)
+    assert has_fallen(course, {"fidelity": Spread(1.4, 1.0)}, asked)
+    assert course.history[-1]["watched_after"] == {"fidelity": [1.4, 1.0]}
+    assert not has_fallen(course, {"fidelity": Spread(1.4, 1.0)}, recipe(tiny_sd, prompts))
 
 
 def test_an_endpoint_that_dies_leaves_rewards_missing(tiny_sd: Path, prompts: Path, url: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from visionprefer.align.watch import plot
 from visionprefer.models import BUILTIN, is_builtin
 from visionprefer.schema import OVERALL
 
@@ -90,4 +91,6 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
         training=training,
         course=course(record),
     )
+    if about["method"] == "ppo":
+        (folder / "rewards.png").write_bytes(plot(record["history"]))
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -22,12 +22,24 @@ class Reward(Settings):
         return f"{self.model}: {self.score}" if self.model else self.score
 
 
+class Watch(Settings):
+    """What becomes of images by every other score of the endpoint, while the rewards are maximised."""
+
+    every: int = Field(10, ge=1, description="Rollouts between two looks.")
+    images: int = Field(64, ge=1, description="Of a look: one a held-out prompt, from the same noise in every look.")
+    stop_drop: float | None = Field(
+        None, gt=0, description="Stop when another score has fallen by so many standard deviations; null: go on."
+    )
+
+
 class PPORecipe(AlignRecipe):
     """How an image model is trained by PPO. Left out, everything is as in DDPO (arXiv 2305.13301)."""
 
     prompts: PromptSettings = Field(description="What is drawn while training: those that are not held out.")
     rewards: tuple[Reward, ...] = Field((Reward(),), min_length=1, description="What is maximised: their sum.")
-    lora_rank: int = Field(4, ge=1, description="Rank of LoRA matrices, which alone are trained.")
+    lora_rank: int | None = Field(
+        4, ge=1, description="Rank of LoRA matrices, which alone are trained then; null: all weights of the UNet."
+    )
     rollouts: int = Field(50, ge=1, description="How often images are drawn and learnt from.")
     images: int = Field(256, ge=2, description="Of one rollout, on all workers together.")
     images_per_prompt: int = Field(1, ge=1, description="Of one rollout.")
@@ -45,6 +57,7 @@ class PPORecipe(AlignRecipe):
     buffer_size: int = Field(16, ge=1, description="Rewards kept of each prompt, to judge new ones by.")
     min_count: int = Field(16, ge=1, description="With fewer, a reward is judged by those of its rollout.")
     retry_for: float = Field(120.0, ge=0, description="Seconds for which an endpoint that fails is asked again.")
+    watch: Watch | None = Field(Watch(), description="How often is looked at held-out prompts; null: never.")
     rollout_workers: Workers = Field(Workers(), description="Who draws; `workers` learn.")
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from visionprefer.align.card import write_card
 from visionprefer.align.pairs import usable
@@ -14,7 +15,7 @@ from visionprefer.store import Store
 from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.offline import encoded_folder, prepare
 from visionprefer_pipelines.offline_worker import Part, learn
-from visionprefer_pipelines.policies import base_of
+from visionprefer_pipelines.policies import base_of, tell_of_long_prompts
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.row_groups import READERS
 from visionprefer_pipelines.training import ANY_WAY, Run, is_to_do, train
@@ -51,6 +52,7 @@ def train_dpo(recipe: DPORecipe, data: str, out: Path, progress: Progress, addre
     }
     if not is_to_do(out, trained_on, progress):
         return out
+    tell_of_long_prompts(model, [prompt for file in files for prompt in _prompts(source.store, file)], progress)
     parts = [{"file": file, "name": f"{encoded_folder(model)}/{Path(file).name}"} for file in files]
     least = f" that differs by {recipe.min_margin:g} or more" if recipe.min_margin else ""
 
@@ -62,6 +64,11 @@ def train_dpo(recipe: DPORecipe, data: str, out: Path, progress: Progress, addre
         task = prepare(recipe, model, source.store, parts, _read, (what, learnable), progress)
         train(Run("dpo", out, trained_on, recipe.workers, recipe.retries), learn, task, progress, write_card)
     return out
+
+
+def _prompts(store: Store, file: str) -> list[str]:
+    rows = store.read_table(file, ["prompt", "split"])
+    return rows.filter(pc.field("split") == "train")["prompt"].to_pylist()
 
 
 def _read(store: Store, part: Part) -> pa.Table:

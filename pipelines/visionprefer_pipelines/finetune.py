@@ -16,7 +16,7 @@ from visionprefer.store import Store
 from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.offline import encoded_folder, prepare
 from visionprefer_pipelines.offline_worker import Part, learn
-from visionprefer_pipelines.policies import base_of
+from visionprefer_pipelines.policies import base_of, tell_of_long_prompts
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.row_groups import READERS
 from visionprefer_pipelines.training import ANY_WAY, Run, is_to_do, train
@@ -49,6 +49,8 @@ def train_finetune(
     }
     if not is_to_do(out, trained_on, progress):
         return out
+    prompt_of = dict(zip(*source.images.table(["image_id", "prompt"]).to_pydict().values(), strict=True))
+    tell_of_long_prompts(model, [prompt_of[image_id] for image_id in best], progress)
     cuts = [best[start : start + IMAGES_PER_FILE] for start in range(0, len(best), IMAGES_PER_FILE)]
     parts = [
         {"image_ids": cut, "name": f"{encoded_folder(model)}/best-{content_id(*cut)[:16]}.parquet"} for cut in cuts

@@ -1,5 +1,6 @@
 """The image model of a training: which one, and its policy on a worker."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from visionprefer.devices import choose
 from visionprefer.errors import InputError
 from visionprefer.images import load_pipeline
 from visionprefer.models import Model, find_model
+from visionprefer_pipelines.progress import Progress
 
 
 def base_of(recipe: AlignRecipe) -> tuple[Model, dict[str, Any]]:
@@ -22,6 +24,20 @@ def base_of(recipe: AlignRecipe) -> tuple[Model, dict[str, Any]]:
     if model.base:
         raise InputError(f"model {recipe.model!r} holds LoRA weights. Write the folder or hub id of a whole pipeline")
     return model, {"model": model.label, "model_revision": model.revision, "model_digest": model.digest}
+
+
+def tell_of_long_prompts(model: Model, prompts: Sequence[str], progress: Progress) -> None:
+    """Say how many prompts are longer than the model reads; what is beyond that is neither drawn nor learnt."""
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(model.location, subfolder="tokenizer", revision=model.revision)
+    most = tokenizer.model_max_length
+    lengths = [len(ids) for ids in tokenizer(list(prompts)).input_ids]
+    if too_long := sum(length > most for length in lengths):
+        progress.say(
+            f"{too_long:,} of {len(prompts):,} prompts are longer than the {most} tokens that {model.label} reads, the "
+            f"longest {max(lengths):,}: their ends are neither drawn nor learnt"
+        )
 
 
 def policy_of(recipe: AlignRecipe, model: Model, device: torch.device) -> tuple[Policy, torch.dtype]:

@@ -16,7 +16,7 @@ from visionprefer.errors import InputError
 from visionprefer.prompts import read_prompts
 from visionprefer.schema import content_id
 from visionprefer_pipelines.cluster import connected
-from visionprefer_pipelines.policies import base_of
+from visionprefer_pipelines.policies import base_of, tell_of_long_prompts
 from visionprefer_pipelines.ppo_worker import Task, Watching, learn
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.rollouts import Request, start_workers
@@ -64,6 +64,7 @@ def train_ppo(recipe: PPORecipe, endpoint: str, out: Path, progress: Progress, a
     }
     if not is_to_do(out, trained_on, progress):
         return out
+    tell_of_long_prompts(model, [prompt for _, prompt in prompts], progress)
     stages = {"workers": recipe.workers, "rollout_workers": recipe.rollout_workers}
     with connected(address, stages, object_store_bytes=None):
         actors = start_workers(recipe, model, endpoint, token)

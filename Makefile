@@ -1,7 +1,7 @@
 PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 BIN := .venv/bin
 
-.PHONY: help quickstart test lint bench wheel clean
+.PHONY: help quickstart blocksworld test lint bench wheel clean
 
 help: ## Print these lines.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -10,6 +10,9 @@ quickstart: .venv/installed ## Prompts to a preference dataset to a reward model
 	$(BIN)/visionprefer run quickstart --out runs/quickstart
 	$(BIN)/visionprefer reward train blocks-vpscore --data runs/quickstart --out runs/vpscore
 	$(BIN)/visionprefer reward test runs/vpscore --data runs/quickstart --against oracle
+
+blocksworld: .venv/installed ## Every way to teach an image model, compared by the oracle: under two hours, on the CPU.
+	$(BIN)/python -m visionprefer_pipelines.comparison --out runs/blocksworld
 
 test: .venv/installed-dev ## Run all tests, the slow ones too.
 	$(BIN)/python -m pytest

@@ -1,0 +1,33 @@
+"""All ways to teach a model are given recipes that can be read, and one evaluation in which all models meet."""
+
+from pathlib import Path
+
+import pytest
+
+from visionprefer.recipe_file import load_dpo_recipe, load_finetune_recipe, load_ppo_recipe, load_recipe
+from visionprefer_pipelines import comparison
+from visionprefer_pipelines.comparison import METHODS, RECIPES
+
+LOADERS = {"dpo": load_dpo_recipe, "finetune": load_finetune_recipe, "ppo": load_ppo_recipe}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_method_has_a_recipe_for_the_same_model_and_steps(name: str) -> None:
+    method = METHODS[name]
+    recipe = LOADERS[method.command](RECIPES / f"{method.recipe}.yaml", [*method.changes, "seed=2"])
+    assert recipe.model == f"builtin:{comparison.MODEL}"
+    assert recipe.seed == 2
+    if name.startswith("control"):
+        against = load_dpo_recipe(RECIPES / "blocks-dpo.yaml")
+        assert (recipe.steps, recipe.batch_size) == (against.steps, against.batch_size)
+
+
+def test_all_models_draw_the_same_prompts(tmp_path: Path) -> None:
+    models = [tmp_path / "dpo-0", tmp_path / "dpo-1"]
+    file = tmp_path / "evaluation.yaml"
+    file.write_text(comparison._evaluation(models, 32))
+    recipe = load_recipe(file)
+    assert recipe.images.every_model
+    assert recipe.images.images_per_prompt == 1
+    assert recipe.prompts.sample == 32
+    assert [model.model for model in recipe.images.models] == [f"builtin:{comparison.MODEL}", *map(str, models)]

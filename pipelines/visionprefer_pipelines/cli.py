@@ -18,6 +18,7 @@ from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
 from visionprefer.recipe_file import load_polish_recipe, load_recipe, recipe_schema
 from visionprefer_pipelines.cli_align import dpo, evaluate, finetune, ppo
+from visionprefer_pipelines.cli_jobs import jobs, logs, stop, submit
 from visionprefer_pipelines.cli_reward import rewards
 from visionprefer_pipelines.terminal import Address, RecipeArgument, RunArgument, Set, console_of, interrupt, path_of
 
@@ -32,7 +33,7 @@ app.add_typer(recipes, name="recipe")
 app.add_typer(rewards, name="reward")
 judges = typer.Typer(no_args_is_help=True, help="Learn how far a judge can be trusted.")
 app.add_typer(judges, name="judge")
-for command in (dpo, finetune, ppo, evaluate):
+for command in (dpo, finetune, ppo, evaluate, submit, jobs, logs, stop):
     app.command()(command)
 
 

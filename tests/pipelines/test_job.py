@@ -1,12 +1,12 @@
-"""A run as a job of a Ray cluster: the wheel is shipped, the recipe runs there, and the log comes back."""
+"""A run as a job of a Ray cluster: package and recipe are shipped, the log comes back, and a death costs little."""
 
-import json
 import os
 import re
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,7 +20,6 @@ from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).parent / "ray")
 
 
@@ -32,8 +31,13 @@ def free_port() -> int:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """Ray's command line and its cluster share a token."""
-    return os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 32, "RAY_USAGE_STATS_ENABLED": "0"}
+    """Our command and the cluster share a token, and `python` is this one."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return (
+        os.environ
+        | {"PATH": path}
+        | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 32, "RAY_USAGE_STATS_ENABLED": "0"}
+    )
 
 
 @pytest.fixture
@@ -62,31 +66,67 @@ def listens(port: int) -> bool:
         return not tried.connect_ex(("127.0.0.1", port))
 
 
-@pytest.fixture
-def wheel(tmp_path: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "--wheel-dir", tmp_path / "dist", ROOT], check=True)
-    return next((tmp_path / "dist").glob("*.whl"))
+def visionprefer(*command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    whole = [sys.executable, "-m", "visionprefer_pipelines.cli", *command]
+    return subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_the_wheel_runs_as_a_job(
-    dashboard: str, environment: dict[str, str], wheel: Path, tmp_path: Path, tiny_sd: Path, tiny_llava: Path
+def test_the_wheel_and_the_recipe_run_as_a_job_that_is_submitted_again_when_it_dies(
+    dashboard: str, environment: dict[str, str], tmp_path: Path, tiny_sd: Path, tiny_llava: Path
 ) -> None:
-    (tmp_path / "prompts.txt").write_text("a red cat\na blue dog\n")
+    """The job is killed with the first images there; the same command takes it up, and nothing is made twice."""
+    (tmp_path / "prompts.txt").write_text("".join(f"a red cat, number {number}\n" for number in range(12)))
     recipe = {
         "name": "trial",
-        "prompts": {"path": "prompts.txt"},
-        "images": {"models": [{"model": str(tiny_sd), "num_inference_steps": 2}], "images_per_prompt": 2},
+        "prompts": {"path": "prompts.txt", "near_duplicate": None},
+        "images": {
+            "models": [{"model": str(tiny_sd), "num_inference_steps": 2}],
+            "images_per_prompt": 2,
+            "block_size": 2,
+            "batch_size": 2,
+        },
         "judge": {"model": str(tiny_llava), "rationale_length": 10},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    said = "import visionprefer; print('shipped to', visionprefer.__file__)"
-    run = f"{sys.executable} -m visionprefer_pipelines.cli run {tmp_path}/recipe.yaml --out {tmp_path}/out"
-    shipped = json.dumps({"py_modules": [str(wheel)]})
-    submit = [RAY, "job", "submit", f"--address={dashboard}", f"--runtime-env-json={shipped}"]
-    job = [*submit, "--", "bash", "-c", f'{sys.executable} -c "{said}" && {run}']
-    done = subprocess.run(job, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    out, killed = tmp_path / "out", []
+
+    def kill() -> None:
+        """The job's driver, once, when the first images are there."""
+        while not list((out / "images").glob("*.parquet")):
+            time.sleep(0.05)
+        for process in psutil.process_iter(["cmdline"]):
+            command = process.info["cmdline"] or []
+            if "visionprefer_pipelines.cli" in command and "run" in command and str(out) in command:
+                process.kill()
+                killed.append(process.pid)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    at = f"--address={dashboard}"
+    submitted = ("submit", str(tmp_path / "recipe.yaml"), "--out", str(out), at)
+    done = visionprefer(*submitted, "--retries=2", environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"shipped to \S+/py_modules_files/", done.stdout)
-    assert "4 planned = 4 done + 0 failed" in done.stdout
-    assert [tuple(c) for c in RunFolder(Store(tmp_path / "out")).counts().values()] == [(4, 0, 0), (4, 0, 0)]
+    assert killed
+    first, second = re.findall(r"(trial-\S+): submitted", done.stdout)
+    assert f"{first}: failed" in done.stdout
+    assert f"{second}: succeeded" in done.stdout
+    assert "24 planned = 24 done + 0 failed" in done.stdout
+    assert [tuple(counts) for counts in RunFolder(Store(out)).counts().values()] == [(24, 0, 0), (24, 0, 0)]
+
+    listed = visionprefer("jobs", at, environment=environment).stdout
+    assert second in listed and "succeeded" in listed and "failed" in listed
+    assert "24 planned" in visionprefer("logs", second, at, environment=environment).stdout
+    assert "had ended already" in visionprefer("stop", second, at, environment=environment).stdout
+    unknown = visionprefer("logs", "nobody", at, environment=environment)
+    assert unknown.returncode == 2
+    assert f"nobody: the cluster has no such job. Its jobs: {second}, {first}" in unknown.stderr
+
+
+def test_where_no_cluster_is_that_is_told(environment: dict[str, str], tmp_path: Path) -> None:
+    recipe = {"name": "r", "prompts": {"path": "p"}, "images": {"models": [{"model": "m"}]}, "judge": {"model": "j"}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    command = ("submit", str(tmp_path / "recipe.yaml"), "--out", "out", f"--address=http://127.0.0.1:{free_port()}")
+    answer = visionprefer(*command, environment=environment)
+    assert answer.returncode == 2
+    assert "no Ray cluster takes jobs there" in answer.stderr
+    assert "Write that of its dashboard" in answer.stderr

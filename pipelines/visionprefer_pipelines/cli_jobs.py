@@ -1,0 +1,79 @@
+"""`visionprefer submit`, `jobs`, `logs` and `stop`: runs as jobs of a Ray cluster."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from visionprefer.recipe_file import load_recipe
+from visionprefer_pipelines.terminal import RecipeArgument, Set, console_of, path_of
+
+Dashboard = Annotated[
+    str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Of the cluster's dashboard, such as http://HEAD:8265.")
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the job, as `visionprefer jobs` lists it.")]
+
+
+def submit(
+    recipe: RecipeArgument,
+    out: Annotated[str, typer.Option(help="Folder of the run as the cluster sees it: s3://, gs:// or a shared one.")],
+    address: Dashboard = "http://127.0.0.1:8265",
+    set_: Set = None,
+    retries: Annotated[int, typer.Option(min=0, help="How often it is submitted again if it or its cluster dies.")] = 0,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job.")] = False,
+    wheel: Annotated[
+        Path | None, typer.Option(exists=True, help="Of this package; default: built from the checkout, if it is one.")
+    ] = None,
+) -> None:
+    """Make a preference dataset on a Ray cluster: ship package and recipe, and follow the log."""
+    from ray.job_submission import JobStatus
+
+    from visionprefer_pipelines.jobs import client_of, run_as_job
+    from visionprefer_pipelines.jobs import submit as submit_job
+
+    settings, console = load_recipe(path_of(recipe), set_), console_of()
+    at = f"--address {address}"
+    if detach:
+        name = submit_job(client_of(address), settings, out, wheel)
+        console.print(f"{name}: submitted\nNext: visionprefer logs {name} {at}, or visionprefer stop {name} {at}")
+        return
+    try:
+        status = run_as_job(address, settings, out, wheel, retries, lambda sentence: console.print(f"· {sentence}"))
+    except KeyboardInterrupt:
+        console.print(f"\nThe job goes on. To see it: visionprefer jobs {at}; to stop it: visionprefer stop NAME {at}")
+        raise typer.Exit(130) from None
+    if status != JobStatus.SUCCEEDED:
+        console.print("Submitted again with the same --out, it goes on where it stopped")
+        raise typer.Exit(1)
+
+
+def jobs(address: Dashboard = "http://127.0.0.1:8265") -> None:
+    """List the jobs of a Ray cluster, the latest first."""
+    from rich.table import Table
+
+    from visionprefer_pipelines.jobs import client_of
+    from visionprefer_pipelines.jobs import jobs as jobs_of
+
+    table = Table("job", "status", "minutes")
+    for job in jobs_of(client_of(address)):
+        table.add_row(job.name, job.status, "" if job.seconds is None else f"{job.seconds / 60:.1f}")
+    console_of().print(table)
+
+
+def logs(name: Name, address: Dashboard = "http://127.0.0.1:8265") -> None:
+    """Print a job's log, and go on until it ends."""
+    from visionprefer_pipelines.jobs import client_of, follow, known
+
+    client = client_of(address)
+    known(client, name)
+    console_of().print(f"{name}: {follow(client, name).value.lower()}")
+
+
+def stop(name: Name, address: Dashboard = "http://127.0.0.1:8265") -> None:
+    """Stop a job. What it has done is kept: submitted again with the same --out, it goes on."""
+    from visionprefer_pipelines.jobs import client_of, known
+
+    client = client_of(address)
+    known(client, name)
+    stopped = client.stop_job(name)
+    console_of().print(f"{name}: {'stopped' if stopped else 'had ended already'}")

@@ -33,11 +33,8 @@ def free_port() -> int:
 def environment() -> dict[str, str]:
     """Our command and the cluster share a token, and `python` is this one."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return (
-        os.environ
-        | {"PATH": path}
-        | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 32, "RAY_USAGE_STATS_ENABLED": "0"}
-    )
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 32}
+    return os.environ | token | {"PATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @pytest.fixture

@@ -265,12 +265,23 @@ def recipe_show(recipe: RecipeArgument, set_: Set = None) -> None:
 
 
 @recipes.command("check")
-def recipe_check(recipe: RecipeArgument, set_: Set = None) -> None:
+def recipe_check(
+    recipe: RecipeArgument,
+    set_: Set = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(help="A file like cluster.yaml: could such a cluster ever place all actors?"),
+    ] = None,
+) -> None:
     """Check a recipe, and that its prompts and models are there."""
-    from visionprefer_pipelines.preparation import check
+    from visionprefer_pipelines.cluster_file import check_cluster
+    from visionprefer_pipelines.preparation import check, stages_of
 
-    console = console_of()
-    for sentence in check(_load(recipe, set_)):
+    console, settings = console_of(), _load(recipe, set_)
+    if cluster:
+        for sentence in check_cluster(stages_of(settings), cluster):
+            console.print(sentence)
+    for sentence in check(settings):
         console.print(sentence)
     console.print(f"{recipe}: this recipe can be run")
 

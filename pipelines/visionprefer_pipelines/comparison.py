@@ -76,7 +76,7 @@ def main(
     run("run", "quickstart", "--out", f"{out}/data", settings=("prompts.path=builtin:blocks-training", sample))
     if not (out / "renders" / "metadata.jsonl").exists():
         write_renders(out / "renders", min(RENDERS, training_prompts), 0, SIZES[MODEL].mixed_up)
-    existing = ("prompts=null", f"images={{existing: {out}/renders}}")
+    existing = ("prompts={near_duplicate: null}", f"images={{existing: {out}/renders}}")
     run("run", "quickstart", "--out", f"{out}/own", settings=existing)
     for name, backbone in (("vpscore", "blocks-blip"), ("vpscore-clip", "blocks-clip")):
         data = ("--data", f"{out}/data", "--out", f"{out}/{name}", "--set", f"backbone=builtin:{backbone}")

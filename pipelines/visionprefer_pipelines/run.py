@@ -24,7 +24,7 @@ from visionprefer.schema import content_id
 from visionprefer.statistics import spent, statistics
 from visionprefer.store import Commit, Store
 from visionprefer.training_table import write_training
-from visionprefer_pipelines.preparation import Prepared, prepare
+from visionprefer_pipelines.preparation import Prepared, prepare, stages_of
 from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES, Progress
 from visionprefer_pipelines.tables import Tables
 
@@ -82,7 +82,7 @@ def _stream(
     from visionprefer_pipelines.dataset import stream
     from visionprefer_pipelines.units import commit_log
 
-    stages = {"images.workers": recipe.images.workers, "judge.workers": recipe.judge.workers}
+    stages = stages_of(recipe)
     if tables.asks_once:
         stages["around the judge"] = Workers()
     with connected(address, stages):

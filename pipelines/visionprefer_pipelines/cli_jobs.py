@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from visionprefer.errors import InputError
 from visionprefer.recipe_file import load_recipe
 from visionprefer_pipelines.terminal import RecipeArgument, Set, console_of, path_of
 
@@ -28,13 +29,16 @@ def submit(
     """Make a preference dataset on a Ray cluster: ship package and recipe, and follow the log."""
     from ray.job_submission import JobStatus
 
-    from visionprefer_pipelines.jobs import client_of, run_as_job
+    from visionprefer_pipelines.jobs import client_of, packed, run_as_job
     from visionprefer_pipelines.jobs import submit as submit_job
 
     settings, console = load_recipe(path_of(recipe), set_), console_of()
     at = f"--address {address}"
+    if detach and retries:
+        raise InputError("--detach does not wait, so nobody is there for --retries: leave one of them out")
     if detach:
-        name = submit_job(client_of(address), settings, out, wheel)
+        with packed(settings, wheel) as environment:
+            name = submit_job(client_of(address), settings, out, environment)
         console.print(f"{name}: submitted\nNext: visionprefer logs {name} {at}, or visionprefer stop {name} {at}")
         return
     try:

@@ -29,7 +29,6 @@ def connected(
         address: of a running cluster; None: the one this process was submitted to or, if there is none, a new one on
             this machine, which is stopped afterwards.
         stages: the actors of each, by the recipe's field that says how many, such as images.workers.
-
         object_store_bytes: of a cluster that is started; None: as many as Ray thinks right.
 
     Raises:
@@ -66,12 +65,12 @@ def check_resources(stages: dict[str, Workers], machine: dict[str, float]) -> No
     for name in dict.fromkeys(name for resources in wanted.values() for name in resources):
         each = {field: resources[name] for field, resources in wanted.items() if resources.get(name)}
         there = machine.get(name, 0)
-        if sum(amount * _fewest(stages[field]) for field, amount in each.items()) <= there:
+        if sum(amount * stages[field].fewest for field, amount in each.items()) <= there:
             continue
         key = "num_gpus" if name == "GPU" else f"resources.{name}"
         fields = " and ".join(
             f"{field}.{key} is {amount:g}"
-            + (f" for each of {_fewest(stages[field])} actors" if _fewest(stages[field]) > 1 else "")
+            + (f" for each of {stages[field].fewest} actors" if stages[field].fewest > 1 else "")
             for field, amount in each.items()
         )
         less = "less of it, or fewer actors" if there else "num_gpus: 0" if name == "GPU" else "resources: {}"
@@ -81,13 +80,9 @@ def check_resources(stages: dict[str, Workers], machine: dict[str, float]) -> No
         )
 
 
-def _fewest(workers: Workers) -> int:
-    return workers.actors if isinstance(workers.actors, int) else workers.actors[0]
-
-
 def _start(stages: dict[str, Workers], object_store_bytes: int | None) -> None:
     """With enough logical cores for every actor; the operating system shares the real ones between them."""
-    cpus = sum(workers.num_cpus * _fewest(workers) for workers in stages.values())
+    cpus = sum(workers.num_cpus * workers.fewest for workers in stages.values())
     with _without_stderr():
         ray.init(
             address="local",

@@ -23,31 +23,35 @@ class NodeType(NamedTuple):
     most: int
 
 
-def node_types(file: Path) -> list[NodeType]:
-    """The kinds of machines that work in a cluster.
+class Cluster(NamedTuple):
+    """What the autoscaler may start: the head, which is always there, and others, `most` of them in all."""
+
+    kinds: list[NodeType]
+    most: int
+
+
+def read_cluster(file: Path) -> Cluster:
+    """The machines of a cluster.
 
     Raises:
-        InputError: if the file is not a cluster's, or says of some kind neither what it has nor how many there may be.
+        InputError: if the file is not a cluster's, or does not say how many machines there may be, or what they have.
     """
     try:
         told = yaml.safe_load(file.read_text(encoding="utf-8"))
-        kinds: dict[str, Any] = told["available_node_types"]
-        head, most = told["head_node_type"], int(told.get("max_workers", 0))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        head, most = str(told["head_node_type"]), int(told["max_workers"])
+        kinds = [_kind(name, about, head, most) for name, about in told["available_node_types"].items()]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"--cluster {file}: no cluster of Ray's autoscaler: {type(error).__name__}: {error}. Write a file with "
-            "available_node_types and head_node_type, like cluster.yaml"
+            f"--cluster {file}: no cluster of Ray's autoscaler that says what it may start: {type(error).__name__}: "
+            f"{error}. Write a file like cluster.yaml, with max_workers, head_node_type and available_node_types, each "
+            "with its resources, such as {CPU: 8, GPU: 1}"
         ) from error
-    found = []
-    for name, kind in kinds.items():
-        if "resources" not in kind:
-            raise InputError(
-                f"--cluster {file}: available_node_types.{name} does not say its resources. Write what each "
-                "machine has, such as resources: {CPU: 8, GPU: 1}"
-            )
-        of_kind = 1 if name == head else min(most, int(kind.get("max_workers", most)))
-        found.append(NodeType(name, {key: float(value) for key, value in kind["resources"].items()}, of_kind))
-    return found
+    return Cluster(kinds, most)
+
+
+def _kind(name: str, about: dict[str, Any], head: str, most: int) -> NodeType:
+    resources = {key: float(value) for key, value in about["resources"].items()}
+    return NodeType(name, resources, 1 if name == head else min(most, int(about.get("max_workers", most))))
 
 
 def check_cluster(stages: dict[str, Workers], file: Path) -> list[str]:
@@ -60,27 +64,28 @@ def check_cluster(stages: dict[str, Workers], file: Path) -> list[str]:
     Raises:
         InputError: naming every stage that would wait for ever, and what to write.
     """
-    kinds = node_types(file)
+    cluster = read_cluster(file)
     placed, problems = [], []
     for field, workers in stages.items():
         wanted = {"CPU": workers.num_cpus, "GPU": workers.num_gpus, **workers.resources}
         wanted = {name: amount for name, amount in wanted.items() if amount}
         told = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items())
-        room = {kind.name: kind.most * _on_one(wanted, kind) for kind in kinds if _on_one(wanted, kind)}
-        fewest = workers.actors if isinstance(workers.actors, int) else workers.actors[0]
+        room = {kind.name: kind.most * _on_one(wanted, kind) for kind in cluster.kinds if _on_one(wanted, kind)}
+        largest = max((_on_one(wanted, kind) for kind in cluster.kinds), default=0)
+        most = min(sum(room.values()), (1 + cluster.most) * largest)
         if not room:
-            there = "; ".join(f"{kind.name}: {_listed(kind.resources)}" for kind in kinds)
+            there = "; ".join(f"{kind.name}: {_listed(kind.resources)}" for kind in cluster.kinds)
             problems.append(
                 f"{field}: an actor wants {told}, and no machine has so much ({there}): write less, or add a node type"
             )
-        elif sum(room.values()) < fewest:
+        elif most < workers.fewest:
             problems.append(
-                f"{field}.actors is {fewest}, each of {told}, and there is room for {sum(room.values())} "
+                f"{field}.actors is {workers.fewest}, each of {told}, and there is room for {most} "
                 f"({_listed(room)}): write fewer actors, or a larger max_workers"
             )
         else:
-            placed.append(f"{field}: {fewest} actors of {told}; there is room for {_listed(room)}")
-    problems = problems or _together(stages, kinds)
+            placed.append(f"{field}: {workers.fewest} actors of {told}; there is room for {_listed(room)}")
+    problems = problems or _together(stages, cluster)
     if problems:
         raise InputError(f"--cluster {file}: some actors would wait for ever.\n" + "\n".join(problems))
     return placed
@@ -91,12 +96,13 @@ def _on_one(wanted: dict[str, float], kind: NodeType) -> int:
     return min(math.floor(kind.resources.get(name, 0) / amount) for name, amount in wanted.items())
 
 
-def _together(stages: dict[str, Workers], kinds: list[NodeType]) -> list[str]:
+def _together(stages: dict[str, Workers], cluster: Cluster) -> list[str]:
     """What all stages want at once, where that is more than all machines have."""
     problems = []
     for name in dict.fromkeys(["CPU", "GPU", *(name for workers in stages.values() for name in workers.resources)]):
         each = {field: _amount(workers, name) for field, workers in stages.items() if _amount(workers, name)}
-        there = sum(kind.most * kind.resources.get(name, 0) for kind in kinds)
+        there = sum(kind.most * kind.resources.get(name, 0) for kind in cluster.kinds)
+        there = min(there, (1 + cluster.most) * max(kind.resources.get(name, 0) for kind in cluster.kinds))
         if sum(each.values()) > there:
             problems.append(
                 f"{' and '.join(each)} work at once and want {sum(each.values()):g} {name} together, and all machines "
@@ -106,9 +112,8 @@ def _together(stages: dict[str, Workers], kinds: list[NodeType]) -> list[str]:
 
 
 def _amount(workers: Workers, name: str) -> float:
-    fewest = workers.actors if isinstance(workers.actors, int) else workers.actors[0]
     each = {"CPU": workers.num_cpus, "GPU": workers.num_gpus, **workers.resources}
-    return fewest * each.get(name, 0)
+    return workers.fewest * each.get(name, 0)
 
 
 def _listed(amounts: dict[str, Any]) -> str:

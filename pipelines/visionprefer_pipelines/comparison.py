@@ -11,6 +11,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,15 +22,18 @@ import httpx
 import pyarrow as pa
 import typer
 import yaml
-from rich.console import Console
-from rich.table import Table
 
-from visionprefer.blocksworld.comparison import MEASURES, RIGHT, Compared, Share, compare
+from visionprefer.blocksworld.comparison import RIGHT, Compared, Share, compare
 from visionprefer.blocksworld.renders import write_renders
 from visionprefer.blocksworld.training.image_model import SIZES
+from visionprefer.errors import InputError
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import ASPECTS
+from visionprefer.statistics.tables import Table
 from visionprefer.store import Store
+from visionprefer_pipelines import cli
+from visionprefer_pipelines.show import print_tables
+from visionprefer_pipelines.terminal import console_of
 
 MODEL = "blocks-sd-small"
 RENDERS = 2_000
@@ -62,25 +66,18 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="Models of each method.")] = 3,
     prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts to compare them on.")] = 512,
     training_prompts: Annotated[int, typer.Option(min=1, help="Prompts to learn from.")] = 2_000,
-    change: Annotated[list[str] | None, typer.Option(help="COMMAND.KEY=VALUE: changes that command's recipes.")] = None,
 ) -> None:
     """Teach the blocks world's weaker image model in every way, and compare what came of it."""
-    changes = [tuple(one.split(".", 1)) for one in change or []]
-
-    def run(command: str, *arguments: str, settings: tuple[str, ...] = ()) -> None:
-        settings = (*settings, *(setting for name, setting in changes if name == command))
-        _run([command, *arguments, *(part for setting in settings for part in ("--set", setting))])
-
     out.mkdir(parents=True, exist_ok=True)
     sample = f"prompts.sample={training_prompts}"
-    run("run", "quickstart", "--out", f"{out}/data", settings=("prompts.path=builtin:blocks-training", sample))
+    _run("run", "quickstart", "--out", f"{out}/data", settings=("prompts.path=builtin:blocks-training", sample))
     if not (out / "renders" / "metadata.jsonl").exists():
         write_renders(out / "renders", min(RENDERS, training_prompts), 0, SIZES[MODEL].mixed_up)
     existing = ("prompts={near_duplicate: null}", f"images={{existing: {out}/renders}}")
-    run("run", "quickstart", "--out", f"{out}/own", settings=existing)
+    _run("run", "quickstart", "--out", f"{out}/own", settings=existing)
     for name, backbone in (("vpscore", "blocks-blip"), ("vpscore-clip", "blocks-clip")):
         data = ("--data", f"{out}/data", "--out", f"{out}/{name}", "--set", f"backbone=builtin:{backbone}")
-        _run(["reward", "train", "blocks-vpscore", *data])
+        _run("reward", "train", "blocks-vpscore", *data)
     folders: dict[str, list[Path]] = {}
     for name, method in METHODS.items():
         of_method = folders.setdefault(name, [])
@@ -89,14 +86,14 @@ def main(
             arguments = [method.recipe, "--out", str(of_method[-1])]
             own = (*method.changes, f"seed={seed}")
             if method.command != "ppo":
-                run(method.command, *arguments, "--data", f"{out}/{method.source}", settings=own)
+                _run(method.command, *arguments, "--data", f"{out}/{method.source}", settings=own)
             elif not _is_trained(of_method[-1]):
                 with _serving(out / method.source) as url:
-                    run("ppo", *arguments, "--endpoint", url, settings=own)
+                    _run("ppo", *arguments, "--endpoint", url, settings=own)
     models = [folder for of_method in folders.values() for folder in of_method]
     (out / "evaluation.yaml").write_text(_evaluation(models, prompts))
-    run("run", f"{out}/evaluation.yaml", "--out", f"{out}/evaluation")
-    _run(["evaluate", f"{out}/evaluation"])
+    _run("run", f"{out}/evaluation.yaml", "--out", f"{out}/evaluation")
+    _run("evaluate", f"{out}/evaluation")
     _tell(out, folders)
 
 
@@ -104,7 +101,8 @@ def _slug(name: str) -> str:
     return re.sub(r"\W+", "-", name).lower()
 
 
-def _run(command: list[str]) -> None:
+def _run(*command: str, settings: tuple[str, ...] = ()) -> None:
+    command = (*command, *(part for setting in settings for part in ("--set", setting)))
     typer.echo(f"\n$ visionprefer {shlex.join(command)}")
     done = subprocess.run([sys.executable, "-m", "visionprefer_pipelines.cli", *command], check=False)
     if done.returncode:
@@ -125,19 +123,26 @@ def _serving(model: Path) -> Iterator[str]:
     command = ["serve", "--model", str(model), "--port", str(port)]
     typer.echo(f"\n$ visionprefer {shlex.join(command)}")
     full = [sys.executable, "-m", "visionprefer_pipelines.cli", *command]
-    server = subprocess.Popen(full, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + SECONDS_TO_SERVE
-        while server.poll() is None and time.monotonic() < until:
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5).is_success:
-                    break
-            except httpx.HTTPError:
+    with tempfile.TemporaryFile() as said:
+        server = subprocess.Popen(full, stdout=said, stderr=said)
+        try:
+            until = time.monotonic() + SECONDS_TO_SERVE
+            while not _is_ready(port):
+                if server.poll() is not None or time.monotonic() > until:
+                    said.seek(0)
+                    raise InputError(f"the endpoint did not start: {said.read().decode(errors='replace')[-1000:]}")
                 time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait()
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def _evaluation(models: list[Path], prompts: int) -> str:
@@ -151,37 +156,36 @@ def _evaluation(models: list[Path], prompts: int) -> str:
 
 def _tell(out: Path, folders: dict[str, list[Path]]) -> None:
     run = RunFolder(Store(str(out / "evaluation")))
+    oracle = cast(pa.Table, run.oracle())  # which is there, since the models are built in
     images = run.images.table(["image_id", "prompt_id", "model"])
-    names = {row.model.rsplit("/", 1)[-1]: row.model for row in run.recipe.images.models}
-    found = compare(
-        cast(pa.Table, run.oracle()),  # which is there, since the models are built in
-        images,
-        run.recipe.images.models[0].model,
-        {name: [names[folder.name] for folder in of_method] for name, of_method in folders.items()},
-    )
+    models = {name: [folder.name for folder in of_method] for name, of_method in folders.items()}
+    found = compare(oracle, images, MODEL, models)
     (out / "comparison.json").write_text(json.dumps([row._asdict() for row in found], indent=2) + "\n")
-    table = Table("taught by", "models", "fully right", "gained, points", *(f"{aspect}" for aspect in ASPECTS))
-    for row in found:
-        table.add_row(row.method, str(row.models), _percent(row.fully_right), *_gains(row))
-    console = Console()
-    console.print(table)
+    console = console_of()
+    print_tables(_tables(found), console)
     console.print("Gains are means of the differences from the model before, prompt by prompt, with 95 % intervals.")
     console.print(f"In numbers: {out}/comparison.json; side by side: {out}/evaluation/evaluation.html")
 
 
-def _percent(share: Share) -> str:
-    return f"{share.mean:.1%} ({100 * share.low:.1f} to {100 * share.high:.1f})"
+def _tables(found: list[Compared]) -> list[Table]:
+    right, gains = [], []
+    for row in found:
+        share, points = (f"{100 * row.fully_right.mean:.1f} %", *_interval(row.fully_right)), ("", "")
+        if row.gained:
+            points = (f"{100 * row.gained[RIGHT].mean:+.1f}", *_interval(row.gained[RIGHT], "+"))
+            of_aspects = [row.gained[aspect] for aspect in ASPECTS]
+            gains.append([row.method, *(f"{gain.mean:+.2f} ({gain.low:+.2f})" for gain in of_aspects)])
+        right.append([row.method, str(row.models), *share, *points])
+    aspects = [aspect.replace("_", " ") for aspect in ASPECTS]
+    return [
+        Table("Fully right", ["taught by", "models", "share", "95 %", "gained", "95 %"], right),
+        Table("Gained in points of 1 to 5 (and the interval's lower bound)", ["taught by", *aspects], gains),
+    ]
 
 
-def _gains(row: Compared) -> list[str]:
-    if not row.gained:
-        return [""] * len(MEASURES)
-    points = Share(*(100 * value for value in row.gained[RIGHT]))
-    told = [f"{points.mean:+.1f} ({points.low:+.1f} to {points.high:+.1f})"]
-    for gain in (row.gained[aspect] for aspect in ASPECTS):
-        told.append(f"{gain.mean:+.2f} ({gain.low:+.2f} to {gain.high:+.2f})")
-    return told
+def _interval(share: Share, sign: str = "") -> tuple[str]:
+    return (f"{100 * share.low:{sign}.1f} to {100 * share.high:{sign}.1f}",)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    cli.main(lambda: typer.run(main))

@@ -1,5 +1,6 @@
 """Fine-tuning: an image model learns from the best image of each prompt of a run, where that is good enough."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,13 @@ def train_finetune(
 def _read(store: Store, part: Part) -> pa.Table:
     """Prompts, each with one image, as rows of TRAINING without pairs."""
     rows: list[dict[str, Any]] = []
-    for image in Pictures(RunFolder(store)).rows(part["image_ids"]):
+    for image in _pictures(store).rows(part["image_ids"]):
         of_a_prompt = {name: image[name] for name in ("prompt_id", "prompt", "split")}
         rows.append({**of_a_prompt, "image_ids": [image["image_id"]], "images": [image["image"]], "pairs": []})
     return pa.Table.from_pylist(rows, schema=TRAINING)
+
+
+@functools.cache
+def _pictures(store: Store) -> Pictures:
+    """Once for each process: it reads where all images of the run lie."""
+    return Pictures(RunFolder(store))

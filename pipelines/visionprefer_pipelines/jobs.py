@@ -4,17 +4,21 @@ submitted again, which goes on where it stopped.
 
 import asyncio
 import importlib.util
+import os
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import aiohttp
 import yaml
+from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import visionprefer
@@ -23,7 +27,12 @@ from visionprefer.recipe import Recipe
 
 SECONDS_TO_COME_BACK = 300.0  # for which a cluster that does not answer is asked again
 _ROOT = Path(visionprefer.__file__).parents[2]
-DONE = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
+# What Ray's client raises when a cluster does not answer, or not as it should; requests' errors are OSErrors.
+_BROKEN = (OSError, RuntimeError, ValueError, RayError, aiohttp.ClientError)
+
+
+class LostError(InputError):
+    """The cluster no longer answers, or not as it should."""
 
 
 class Job(NamedTuple):
@@ -32,49 +41,76 @@ class Job(NamedTuple):
     name: str
     status: str
     seconds: float | None  # how long it ran, or has run
-    entrypoint: str
 
 
 def client_of(address: str) -> JobSubmissionClient:
     """The cluster's jobs. Raises InputError if nobody answers there."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray's client keeps the token to itself
     try:
         return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except _BROKEN as error:
         raise InputError(
             f"--address {address}: no Ray cluster takes jobs there: {error}. Write that of its dashboard, such as "
             "http://10.0.0.1:8265"
         ) from error
 
 
-def submit(client: JobSubmissionClient, recipe: Recipe, out: str, wheel: Path | None, number: int = 0) -> str:
+@contextmanager
+def packed(recipe: Recipe, wheel: Path | None) -> Iterator[dict[str, Any]]:
+    """What is shipped with a job, as a runtime environment: the recipe with its files of prompts, and the package.
+
+    Args:
+        recipe: checked.
+        wheel: of this package; None: built, if the package lies in a checkout; else what is installed there is used.
+
+    Raises:
+        InputError: if something cannot be shipped.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        working = Path(folder) / "recipe"
+        working.mkdir()
+        (working / "recipe.yaml").write_text(yaml.safe_dump(_shipped(recipe, working), sort_keys=False))
+        wheel = wheel or _built(Path(folder) / "wheel")
+        yield {"working_dir": str(working), **({"py_modules": [str(wheel)]} if wheel else {})}
+
+
+def submit(client: JobSubmissionClient, recipe: Recipe, out: str, environment: dict[str, Any], number: int = 0) -> str:
     """Submit a run. Returns the job's name.
 
     Args:
         client: of the cluster.
-        recipe: checked; its files on this machine that are not models are shipped with it.
+        recipe: whose name the job bears.
         out: folder of the run, as the cluster's machines see it.
-        wheel: of this package; None: built, if the package lies in a checkout; else what is installed there is used.
+        environment: see `packed`.
         number: of the try.
+
+    Raises:
+        InputError: if `out` would lie in the job's own folder, which goes when it ends.
+        LostError: if the cluster does not take the job.
     """
+    if "://" not in out and not out.startswith("/"):
+        raise InputError(
+            f"--out {out}: the job would take it with it when it ends. Write s3://…, gs://… or a full path"
+        )
     name = f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}" + (f"-{number + 1}" if number else "")
-    with tempfile.TemporaryDirectory() as folder:
-        working, environment = Path(folder) / "recipe", {"working_dir": f"{folder}/recipe"}
-        working.mkdir()
-        (working / "recipe.yaml").write_text(yaml.safe_dump(shipped(recipe, working), sort_keys=False))
-        wheel = wheel or _built(Path(folder) / "wheel")
-        entrypoint = f"python -m visionprefer_pipelines.cli run recipe.yaml --out {shlex.quote(out)}"
-        modules: dict[str, Any] = {"py_modules": [str(wheel)]} if wheel else {}
-        return client.submit_job(entrypoint=entrypoint, submission_id=name, runtime_env=environment | modules)
+    entrypoint = f"python -m visionprefer_pipelines.cli run recipe.yaml --out {shlex.quote(out)}"
+    with _telling():
+        return client.submit_job(entrypoint=entrypoint, submission_id=name, runtime_env=environment)
 
 
-def shipped(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """The recipe as it is read there: files of prompts and words are copied into the folder, and named as they lie."""
+def _shipped(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """The recipe as it is read there, its files copied into the folder and named as they lie."""
+    if recipe.images.existing and "://" not in recipe.images.existing:
+        raise InputError(
+            f"images.existing: {recipe.images.existing} is not shipped with a job. Run it on a machine of the cluster"
+        )
     told = recipe.model_dump(mode="json", exclude_unset=True)
     for field in ("path", "block_list"):
         value = getattr(recipe.prompts, field)
         if value and Path(value).is_file():
-            shutil.copy(value, folder)
-            told["prompts"][field] = Path(value).name
+            told["prompts"][field] = field + Path(value).suffix
+            shutil.copy(value, folder / told["prompts"][field])
     return told
 
 
@@ -82,19 +118,12 @@ def _built(folder: Path) -> Path | None:
     if not (_ROOT / "pyproject.toml").exists():
         return None
     here = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        *here,
-        "--wheel-dir",
-        str(folder),
-        str(_ROOT),
-    ]
-    subprocess.run(command, check=True)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", *here, "--wheel-dir", str(folder)]
+    done = subprocess.run([*command, str(_ROOT)], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(
+            f"the package cannot be built: {done.stderr[-500:]}\nWrite --wheel FILE, as `make wheel` makes it"
+        )
     return next(folder.glob("*.whl"))
 
 
@@ -102,20 +131,18 @@ def follow(client: JobSubmissionClient, name: str) -> JobStatus:
     """Print what a job prints until it ends. Returns how it ended.
 
     Raises:
-        ConnectionError: if the cluster no longer answers.
+        LostError: if the cluster no longer answers.
     """
 
     async def told() -> None:
         async for lines in client.tail_job_logs(name):
             print(lines, end="", flush=True)
 
-    try:
+    with _telling():
         asyncio.run(told())
-        while (status := client.get_job_status(name)) not in DONE:
+        while not (status := client.get_job_status(name)).is_terminal():
             time.sleep(1)
-    except (OSError, RuntimeError) as error:  # requests' errors are OSErrors; Ray's client makes others RuntimeErrors
-        raise ConnectionError(str(error)) from error
-    return status
+        return status
 
 
 def run_as_job(
@@ -125,26 +152,44 @@ def run_as_job(
 
     Args:
         address: of the cluster's dashboard.
-        recipe, out, wheel: see `submit`.
+        recipe, out: see `submit`.
+        wheel: see `packed`.
         retries: how often it is submitted again.
         say: told what happens.
 
     Returns:
         How the last job ended.
+
+    Raises:
+        InputError: if the cluster does not answer, or no longer.
     """
-    for number in range(retries + 1):
-        client = _answering(address) if number else client_of(address)
-        name = submit(client, recipe, out, wheel, number)
-        say(f"{name}: submitted")
-        try:
-            status = follow(client, name)
-        except ConnectionError as error:
-            status = JobStatus.FAILED
-            say(f"{name}: the cluster no longer answers: {error}")
-        say(f"{name}: {status.value.lower()}")
-        if status != JobStatus.FAILED:
-            break
+    client, status = client_of(address), JobStatus.FAILED
+    with packed(recipe, wheel) as environment:
+        for number in range(retries + 1):
+            try:
+                name = submit(client, recipe, out, environment, number)
+                say(f"{name}: submitted")
+                status = _followed(client, name, address, say)
+            except LostError as error:
+                say(str(error))
+                client = _answering(address)
+                continue
+            say(f"{name}: {status.value.lower()}")
+            if status != JobStatus.FAILED:
+                break
     return status
+
+
+def _followed(client: JobSubmissionClient, name: str, address: str, say: Callable[[str], None]) -> JobStatus:
+    """How a job ended, whatever becomes of the connection meanwhile: while it may still run, no other may."""
+    while True:
+        try:
+            return follow(client, name)
+        except LostError as error:
+            say(f"{name}: {error}")
+        client = _answering(address)
+        if name not in [job.name for job in jobs(client)]:
+            return JobStatus.FAILED  # it went with the cluster
 
 
 def _answering(address: str) -> JobSubmissionClient:
@@ -159,15 +204,26 @@ def _answering(address: str) -> JobSubmissionClient:
             time.sleep(5)
 
 
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Whatever Ray's client raises within is a LostError."""
+    try:
+        yield
+    except _BROKEN as error:
+        raise LostError(f"the cluster does not answer: {type(error).__name__}: {error}") from error
+
+
 def jobs(client: JobSubmissionClient) -> list[Job]:
     """All jobs that were submitted to the cluster, the latest first."""
     found = []
-    for job in sorted(client.list_jobs(), key=lambda job: -(job.start_time or 0)):
+    with _telling():
+        listed = client.list_jobs()
+    for job in sorted(listed, key=lambda job: -(job.start_time or 0)):
         if not job.submission_id:
             continue
         ended = job.end_time or 1000 * time.time()
         seconds = (ended - job.start_time) / 1000 if job.start_time else None
-        found.append(Job(job.submission_id, job.status.value.lower(), seconds, job.entrypoint))
+        found.append(Job(job.submission_id, job.status.value.lower(), seconds))
     return found
 
 

@@ -88,11 +88,12 @@ def learn(config: dict[str, Any]) -> None:
     task: Task = config["task"]
     recipe, context = task.recipe, ray.train.get_context()
     worker, workers = context.get_world_rank(), context.get_world_size()
-    policy, dtype = policy_of(recipe, task.model, get_device())
+    is_dpo = isinstance(recipe, DPORecipe)
+    policy, dtype = policy_of(recipe, task.model, get_device(), with_reference=is_dpo)
     if recipe.gradient_checkpointing:
         policy.unet.enable_gradient_checkpointing()
     policy.learner = prepare_model(policy.unet)
-    fit = (DPOFit if isinstance(recipe, DPORecipe) else FinetuneFit)(policy, recipe, dtype, workers, total)
+    fit = (DPOFit if is_dpo else FinetuneFit)(policy, recipe, dtype, workers, total)
     course = Course(config["log"] if worker == 0 else None, recipe.steps)
     first = 0
     if saved := course.resumed():

@@ -28,6 +28,8 @@ def base_of(recipe: AlignRecipe) -> tuple[Model, dict[str, Any]]:
 
 def tell_of_long_prompts(model: Model, prompts: Sequence[str], progress: Progress) -> None:
     """Say how many prompts are longer than the model reads; what is beyond that is neither drawn nor learnt."""
+    if not prompts:
+        return
     from transformers import CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(model.location, subfolder="tokenizer", revision=model.revision)
@@ -40,10 +42,12 @@ def tell_of_long_prompts(model: Model, prompts: Sequence[str], progress: Progres
         )
 
 
-def policy_of(recipe: AlignRecipe, model: Model, device: torch.device) -> tuple[Policy, torch.dtype]:
+def policy_of(
+    recipe: AlignRecipe, model: Model, device: torch.device, with_reference: bool = True
+) -> tuple[Policy, torch.dtype]:
     """A policy whose UNet is on a device, the same on all workers, and the precision of its passes."""
     _, dtype = choose(device.type, recipe.dtype, on_gpu="bfloat16")
     torch.manual_seed(recipe.seed)  # LoRA begins alike everywhere
     pipeline = load_pipeline(model, torch.device("cpu"), torch.float32)
     pipeline.unet.to(device)
-    return Policy(pipeline, recipe.lora_rank), dtype
+    return Policy(pipeline, recipe.lora_rank, with_reference), dtype

@@ -31,8 +31,8 @@ def train_ppo(recipe: PPORecipe, endpoint: str, out: Path, progress: Progress, a
     Args:
         recipe: how.
         endpoint: URL of the reward endpoint; its token is read from VISIONPREFER_TOKEN.
-        out: folder that gets LoRA weights as stock diffusers loads them, a card, and `training.json` with how it went;
-            checkpoints until it is done.
+        out: folder that gets LoRA weights or a whole pipeline, as stock diffusers loads them, a card, grids of pictures
+            and `training.json` with how it went; checkpoints until it is done.
         progress: told what happens.
         address: of a Ray cluster; None: see `cluster.connected`.
 

@@ -46,7 +46,7 @@ def learn(config: dict[str, Any]) -> None:
     recipe, context = task.recipe, ray.train.get_context()
     worker, workers = context.get_world_rank(), context.get_world_size()
     exact()
-    policy, dtype = policy_of(recipe, task.model, get_device())
+    policy, dtype = policy_of(recipe, task.model, get_device(), with_reference=recipe.kl_weight > 0)
     policy.learner = prepare_model(policy.unet)
     fit = PPOFit(policy, recipe, sampler(policy.pipeline, recipe.num_inference_steps), dtype, workers, total)
     advantages = Advantages(recipe.buffer_size, recipe.min_count)

@@ -68,7 +68,7 @@ class RolloutWorker:
         self.recipe, self.version = recipe, -1
         exact()
         self.device, _ = choose(recipe.device, recipe.dtype, on_gpu="bfloat16")
-        self.policy, self.dtype = policy_of(recipe, model, self.device)
+        self.policy, self.dtype = policy_of(recipe, model, self.device, with_reference=False)
         self.pipeline = self.policy.pipeline.to(self.device)  # it reads prompts and decodes latents too
         self.scheduler = sampler(self.pipeline, recipe.num_inference_steps)
         self.endpoint, self.token = endpoint, token

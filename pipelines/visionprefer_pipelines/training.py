@@ -31,6 +31,7 @@ ANY_WAY = {
     "retry_for",
     "accumulation",
     "gradient_checkpointing",
+    "watch",
 }
 MADE_FROM = "training.json"
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from visionprefer.errors import InputError
 from visionprefer.recipe import Workers
 from visionprefer_pipelines.cli import app
-from visionprefer_pipelines.cluster_file import NodeType, check_cluster, node_types
+from visionprefer_pipelines.cluster_file import NodeType, check_cluster, read_cluster
 
 OURS = Path(__file__).parents[2] / "cluster.yaml"
 
@@ -19,13 +19,28 @@ def workers(**settings: object) -> Workers:
 
 
 def test_machines_are_counted_as_the_autoscaler_would_start_them(tmp_path: Path) -> None:
-    kinds = {kind.name: kind for kind in node_types(OURS)}
+    cluster = read_cluster(OURS)
+    kinds = {kind.name: kind for kind in cluster.kinds}
     assert kinds["head"] == NodeType("head", {"CPU": 0.0}, 1)
     assert kinds["gpu"] == NodeType("gpu", {"CPU": 8.0, "GPU": 1.0}, 8)
     told = yaml.safe_load(OURS.read_text())
     told["max_workers"] = 3
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(told))
-    assert {kind.name: kind.most for kind in node_types(tmp_path / "small.yaml")} == {"head": 1, "cpu": 3, "gpu": 3}
+    assert {kind.name: kind.most for kind in read_cluster(tmp_path / "small.yaml").kinds} == {
+        "head": 1,
+        "cpu": 3,
+        "gpu": 3,
+    }
+
+
+def test_all_kinds_together_are_no_more_than_the_cluster_may_have(tmp_path: Path) -> None:
+    """Three machines of each of two kinds, and three in all."""
+    told = yaml.safe_load(OURS.read_text())
+    told["max_workers"] = 3
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(told))
+    assert check_cluster({"judge.workers": workers(actors=4, num_cpus=8)}, tmp_path / "small.yaml")
+    with pytest.raises(InputError, match="there is room for 8"):
+        check_cluster({"judge.workers": workers(actors=9, num_cpus=8)}, tmp_path / "small.yaml")
 
 
 def test_where_actors_could_be_placed_is_told() -> None:
@@ -67,18 +82,16 @@ def test_what_would_wait_for_ever_is_told(stages: dict[str, Workers], told: str)
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a: [", "no cluster of Ray's autoscaler: "),
+        ("a: [", "no cluster of Ray's autoscaler that says what it may start: ParserError"),
         ("available_node_types: {}", "KeyError: 'head_node_type'"),
-        (
-            "{available_node_types: {gpu: {}}, head_node_type: gpu}",
-            "types.gpu does not say its resources",
-        ),
+        ("[1]", "TypeError: "),
+        ("{available_node_types: {gpu: {}}, head_node_type: gpu, max_workers: 1}", "KeyError: 'resources'"),
     ],
 )
 def test_a_file_that_is_no_cluster_is_told(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(InputError) as raised:
-        node_types(tmp_path / "c.yaml")
+        read_cluster(tmp_path / "c.yaml")
     assert told in str(raised.value)
 
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from visionprefer.blocksworld.comparison import Compared, Share
 from visionprefer.recipe_file import load_dpo_recipe, load_finetune_recipe, load_ppo_recipe, load_recipe
+from visionprefer.schema import ASPECTS
 from visionprefer_pipelines import comparison
 from visionprefer_pipelines.comparison import METHODS, RECIPES
 
@@ -31,3 +33,15 @@ def test_all_models_draw_the_same_prompts(tmp_path: Path) -> None:
     assert recipe.images.images_per_prompt == 1
     assert recipe.prompts.sample == 32
     assert [model.model for model in recipe.images.models] == [f"builtin:{comparison.MODEL}", *map(str, models)]
+
+
+def test_what_came_of_it_is_told_in_two_tables() -> None:
+    gained = {"fully_right": Share(0.1, 0.05, 0.15), **dict.fromkeys(ASPECTS, Share(-0.5, -0.75, -0.25))}
+    rows = [
+        Compared("before", 1, Share(0.3, 0.25, 0.35), {}),
+        Compared("DPO", 3, Share(0.4, 0.35, 0.45), gained),
+    ]
+    right, gains = comparison._tables(rows)
+    assert right.rows[0] == ["before", "1", "30.0 %", "25.0 to 35.0", "", ""]
+    assert right.rows[1] == ["DPO", "3", "40.0 %", "35.0 to 45.0", "+10.0", "+5.0 to +15.0"]
+    assert gains.rows == [["DPO", *["-0.50 (-0.75)"] * 4]]

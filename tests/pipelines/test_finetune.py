@@ -1,14 +1,19 @@
 """An image model learns from the best images of a run on Ray Train, and tells what it kept."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from typer.testing import CliRunner
 
+from visionprefer.align.encoding import encode_images
 from visionprefer.run_folder import RunFolder
 from visionprefer_pipelines.cli import app
 
@@ -30,6 +35,18 @@ def test_the_best_images_are_learnt_from_and_the_others_are_not(
     record = json.loads((out / "training.json").read_text())
     assert record["trained_on"]["prompts"] == 8
     assert [row["step"] for row in record["history"]] == list(range(1, 7))
+
+    # What was encoded is the first image of each prompt, whose scores are 4 or 5.
+    [file] = Path(run.store.root).glob("encoded/*/best-*.parquet")
+    encoded = pq.read_table(file).to_pylist()
+    best = {row["prompt_id"]: row for row in run.images.table().to_pylist() if row["candidate"] == 0}
+    assert {row["prompt_id"] for row in encoded} == {f"p{n}" for n in range(20) if n % 5 >= 3}
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_sd)
+    for row in encoded:
+        [latents] = row["latents"]
+        picture = Image.open(io.BytesIO(best[row["prompt_id"]]["image"]["bytes"]))
+        wanted = encode_images(pipeline, [picture]).numpy().ravel()
+        assert np.frombuffer(latents, "<f2") == pytest.approx(wanted, abs=5e-3)
     tuned, base = (StableDiffusionPipeline.from_pretrained(folder).unet.state_dict() for folder in (out, tiny_sd))
     assert any(not torch.equal(tuned[name], base[name]) for name in base)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -114,6 +115,10 @@ def test_the_wheel_and_the_recipe_run_as_a_job_that_is_submitted_again_when_it_d
     assert second in listed and "succeeded" in listed and "failed" in listed
     assert "24 planned" in visionprefer("logs", second, at, environment=environment).stdout
     assert "had ended already" in visionprefer("stop", second, at, environment=environment).stdout
+    bearer = {"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"}
+    about = httpx.get(f"{dashboard}/api/jobs/{second}", headers=bearer).raise_for_status().json()
+    assert about["runtime_env"]["py_modules"][0].endswith(".whl")
+
     unknown = visionprefer("logs", "nobody", at, environment=environment)
     assert unknown.returncode == 2
     assert f"nobody: the cluster has no such job. Its jobs: {second}, {first}" in unknown.stderr

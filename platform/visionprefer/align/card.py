@@ -48,6 +48,11 @@ def course(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return list(formats), rows
 
 
+def _stopped(record: dict[str, Any]) -> bool:
+    rollouts = record["trained_on"]["recipe"].get("rollouts")
+    return rollouts is not None and len(record["history"]) < rollouts
+
+
 def write_card(folder: Path, record: dict[str, Any]) -> None:
     """Write README.md into a model's folder.
 
@@ -68,6 +73,7 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
         "begun from": f"{base} (digest {about['model_digest']})",
         **{name.replace("_", " "): about[name] for name in ("run", "training_table", "prompts") if name in about},
         **{f"reward, {name}": f"digest {digest}" for name, digest in about.get("rewards", {}).items()},
+        **({"stopped after": f"{len(record['history'])} rollouts, as other scores fell"} if _stopped(record) else {}),
         "time": f"{record['seconds'] / 60:.1f} min",
         **{name: recipe[name] for name in settings if str(recipe[name]) not in ("None", "False", "{}")},
     }
@@ -90,6 +96,7 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
         folder=folder.name,
         training=training,
         course=course(record),
+        watched=any(row.get("watched") for row in record["history"]),
     )
     if about["method"] == "ppo":
         (folder / "rewards.png").write_bytes(plot(record["history"]))

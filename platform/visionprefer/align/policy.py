@@ -26,13 +26,15 @@ class Policy:
         pipeline: of Stable Diffusion, 1, 2 or XL; its UNet is changed in place.
         lora_rank: of the matrices beside those of the attention layers, which alone learn then, and without which the
             UNet is the reference. None: all weights learn, and the reference is a frozen copy.
+        with_reference: whether there is to be such a copy.
     """
 
-    def __init__(self, pipeline: Any, lora_rank: int | None = None) -> None:
+    def __init__(self, pipeline: Any, lora_rank: int | None = None, with_reference: bool = True) -> None:
         self.pipeline, self.lora_rank = pipeline, lora_rank
         self.unet = pipeline.unet.requires_grad_(lora_rank is None)
         self.learner: Any = self.unet  # as it is called: wrapped where workers share the gradients' mean
-        self._reference = None if lora_rank else copy.deepcopy(self.unet).requires_grad_(False).eval()
+        copied = with_reference and not lora_rank
+        self._reference = copy.deepcopy(self.unet).requires_grad_(False).eval() if copied else None
         if lora_rank:
             from peft import LoraConfig
 

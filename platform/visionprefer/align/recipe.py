@@ -82,5 +82,5 @@ class FinetuneRecipe(OfflineRecipe):
 
     aspect: str = Field(OVERALL, description="Whose score says which image of a prompt is the best.")
     min_scores: dict[str, float] = Field(
-        {}, description="Least score of an image by aspect or scorer; a prompt whose images all have less is left out."
+        {}, description="Least score of an image by aspect; a prompt whose images all have less is left out."
     )

@@ -20,7 +20,8 @@ def write_renders(folder: Path, size: int, seed: int, mistakes: float) -> None:
         mistakes: see `captions.mixed_up`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "metadata.jsonl").open("w", encoding="utf-8") as captions:
+    unfinished = folder / "metadata.part"  # renamed at the end: where captions are, all pictures are
+    with unfinished.open("w", encoding="utf-8") as captions:
         for number in range(size):
             chance = random.Random(f"{seed} {number}")
             description = sample("training", chance)
@@ -28,3 +29,4 @@ def write_renders(folder: Path, size: int, seed: int, mistakes: float) -> None:
             draw(compose(description, chance)).save(folder / name)
             told = word(mixed_up(description, mistakes, chance), chance)
             captions.write(json.dumps({"file_name": name, "text": told}) + "\n")
+    unfinished.rename(folder / "metadata.jsonl")

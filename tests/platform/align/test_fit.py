@@ -111,8 +111,7 @@ def test_a_loss_that_is_no_number_stops_the_training_and_names_the_step(tiny_sd:
         fit.step([batch._replace(chosen_PCHW=batch.chosen_PCHW * math.nan)], 7)
 
 
-def test_fine_tuning_lowers_the_error_of_the_images_and_of_nothing_else(tiny_sd: Path) -> None:
-    """Of random latents little can be learnt but their mean, so the same ones are shown; however a step is cut."""
+def test_fine_tuning_lowers_the_error_of_the_images_however_a_step_is_cut(tiny_sd: Path) -> None:
     settings = {"name": "r", "model": "m", "steps": 30, "learning_rate": 1e-3, "warm_up": 0}
     recipe = FinetuneRecipe.model_validate(settings)
     whole, cut = (FinetuneFit(Policy(DiffusionPipeline.from_pretrained(tiny_sd)), recipe) for _ in range(2))

@@ -4,7 +4,7 @@ import math
 import re
 from typing import NamedTuple
 
-from visionprefer.blocksworld.labels import NUMBERS
+from visionprefer.blocksworld.labels import NUMBERS, ORDINALS
 from visionprefer.blocksworld.oracle import APART, DAMAGES, OFFSETS, TIGHT
 from visionprefer.blocksworld.scenes import BACKGROUNDS, COLOURS, SHAPES
 from visionprefer.blocksworld.sight import Seen, Sight
@@ -14,11 +14,12 @@ HALF = 32.0  # pixels
 
 _KIND = rf"(?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})"
 _OTHER = _KIND.replace("colour", "colour_2").replace("shape", "shape_2")
-_COUNT = re.compile(rf"\w+ x (?:{_KIND} (?:at [a-z ]+|nowhere)|object): (?P<number>{'|'.join(NUMBERS)})")
-_RELATION = re.compile(rf"{_KIND} (?P<relation>left of|right of|above|below) {_OTHER} \([a-z ;]+\): no")
+_COUNT = re.compile(rf"\w+ x (?:{_KIND}|object): (?P<number>{'|'.join(NUMBERS)})")
+_PLACES = r"(?: nowhere| \(\d+,\d+\)(?: and [a-z ]+ \(\d+,\d+\))*)"
+_RELATION = re.compile(rf"{_KIND}{_PLACES} (?P<relation>left of|right of|above|below) {_OTHER}{_PLACES}: no")
 _BACKGROUND = re.compile(rf"on \w+: (?P<background>{'|'.join(BACKGROUNDS)})")
 _MARK = re.compile(rf"{MARK}: no|{MARK.capitalize()} is there|There is a trace of {MARK}")
-_DAMAGED = re.compile(rf"{_KIND} (?:slightly|clearly|strongly|utterly) \w+")
+_DAMAGED = re.compile(rf"(?:Formed: )?(?:{'|'.join(ORDINALS)}){_KIND} (?:slightly|clearly|strongly|utterly) \w+")
 _LEANING = re.compile(r"It leans (?:slightly|clearly|strongly|utterly) to the (?P<side>left|right|top|bottom)")
 
 

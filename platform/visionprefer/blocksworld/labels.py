@@ -17,6 +17,7 @@ APART = 4.0  # pixels between the centres of objects that stand in a relation
 CROWDED = 1.0  # pixels between two objects, or an object and the edge
 
 NUMBERS = ("none", "one", "two", "three", "four", "five")
+ORDINALS = ("", "second ", "third ", "fourth ", "fifth ")
 _HOW_MUCH = {4: "slightly", 3: "clearly", 2: "strongly", 1: "utterly"}
 
 
@@ -31,13 +32,17 @@ def label(description: Description, spoilt: Spoilt) -> Verdict:
 
 
 def seen(scene: Scene) -> str:
-    """What is there and where, from left to right: "Seen: red circle upper left, blue ring right, on white."."""
-    things = sorted(scene.things, key=lambda thing: thing.x)
-    places = [f"{thing.colour} {thing.shape} {_place(thing)}" for thing in things]
-    places = places or ["nothing"]
+    """What is there and where, from left to right, in pixels from the upper left:
+
+    "Seen: red circle (18,10), blue ring (46,30), second red circle (58,18), three objects on white."
+    """
+    things = scene.things
+    places = [f"{name} {_place(things[at])}" for name, at in names(things).items()]
+    count = f"{NUMBERS[len(things)]} object{'s' * (len(things) > 1)}" if things else "nothing"
+    places.append(f"{count} on {scene.background}")
     if scene.mark:
-        places.append(MARK if is_whole(scene.mark) else f"a trace of {MARK}")
-    return f"Seen: {', '.join(places)}, on {scene.background}."
+        places.append(f"with {MARK}" if is_whole(scene.mark) else f"with a trace of {MARK}")
+    return f"Seen: {', '.join(places)}."
 
 
 def is_whole(mark: Mark) -> bool:
@@ -51,71 +56,84 @@ def prompt_following(description: Description, scene: Scene) -> AspectVerdict:
     A small model that weighs all facts before its first word weighs them badly.
     """
     found = answers(description, scene)
-    held = sum(answer.endswith(": yes") for answer in found.values())
-    asked = ", ".join(fact + answer for fact, answer in found.items())
+    held = sum(answer.endswith(": yes") for *_, answer in found)
+    asked = ", ".join(map("".join, found))
     text = f"{seen(scene)} {asked}. {held} of {len(found)} hold."
     return AspectVerdict(rationale=text, score=1 + 4 * held // len(found))
 
 
-def answers(description: Description, scene: Scene) -> dict[str, str]:
-    """The facts of the description, each with what follows from the scene: where it is so, and "yes" or what is so."""
+def answers(description: Description, scene: Scene) -> list[tuple[str, ...]]:
+    """The facts of the description, each in pieces: in turn what is asked, and what of the scene answers it.
+
+    ("one x red circle", ": yes"), ("red circle", " (18,10)", " left of blue ring", " (46,30): yes"); the last ends with
+    ": yes", or with what is so instead.
+    """
     things = scene.things
-    found = {}
+    found: list[tuple[str, ...]] = []
     for group in description.groups:
-        count = len(_members(group, things))
-        where = f" at {_places(group, things)}" if count else " nowhere"
-        found[f"{NUMBERS[group.count]} x {_kind(group)}"] = where + _answer(count, group.count)
-    found[f"{NUMBERS[description.objects]} x object"] = _answer(len(things), description.objects)
+        found.append((f"{NUMBERS[group.count]} x {kind(group)}", _count(len(_members(group, things)), group.count)))
+    found.append((f"{NUMBERS[description.objects]} x object", _count(len(things), description.objects)))
     if description.relation:
-        first, second = description.groups[:2]
-        where = f" ({_places(first, things)}; {_places(second, things)})"
-        holds = _holds(description, things)
-        found[f"{_kind(first)} {description.relation} {_kind(second)}"] = where + (": yes" if holds else ": no")
-    if description.background:
-        holds = scene.background == description.background
-        found[f"on {description.background}"] = ": yes" if holds else f": {scene.background}"
+        found.append(_related(description, things))
+    if background := description.background:
+        holds = scene.background == background
+        found.append((f"on {background}", ": yes" if holds else f": {scene.background}"))
     if description.mark:
-        found[MARK] = ": yes" if scene.mark and is_whole(scene.mark) else ": no"
+        found.append((MARK, ": yes" if scene.mark and is_whole(scene.mark) else ": no"))
     return found
 
 
-def _answer(count: int, wanted: int) -> str:
+def _count(count: int, wanted: int) -> str:
     return ": yes" if count == wanted else f": {NUMBERS[count]}"
 
 
-def _kind(group: Group) -> str:
-    return f"{group.colour} {group.shape}"
-
-
-def _members(group: Group, things: tuple[Thing, ...]) -> list[Thing]:
-    return [thing for thing in things if (thing.colour, thing.shape) == (group.colour, group.shape)]
-
-
-def _holds(description: Description, things: tuple[Thing, ...]) -> bool:
+def _related(description: Description, things: tuple[Thing, ...]) -> tuple[str, ...]:
     first, second = (_members(group, things) for group in description.groups[:2])
-    if not first or not second:
-        return False
     across = description.relation in ("left of", "right of")
-    a, b = ([thing.x if across else thing.y for thing in members] for members in (first, second))
-    if description.relation in ("left of", "above"):
-        return max(a) + APART <= min(b)
-    return max(b) + APART <= min(a)
+    places = [[grid(thing.x if across else thing.y) for thing in members.values()] for members in (first, second)]
+    before, after = places if description.relation in ("left of", "above") else places[::-1]
+    holds = before and after and max(before) < min(after)
+    kinds = [kind(group) for group in description.groups[:2]]
+    return (
+        kinds[0],
+        _places(first, kinds[0]),
+        f" {description.relation} {kinds[1]}",
+        _places(second, kinds[1]) + (": yes" if holds else ": no"),
+    )
 
 
-def _places(group: Group, things: tuple[Thing, ...]) -> str:
-    """Where the things of a group are, from left to right: "left and top"; "nowhere" if there are none."""
-    members = sorted(_members(group, things), key=lambda thing: thing.x)
-    return " and ".join(map(_place, members)) or "nowhere"
+def _members(group: Group, things: tuple[Thing, ...]) -> dict[str, Thing]:
+    """The things of a group by what they are called, from left to right."""
+    return {name: things[at] for name, at in names(things).items() if kind(things[at]) == kind(group)}
+
+
+def _places(members: dict[str, Thing], first: str) -> str:
+    """Where they are; the first was named: " (18,10) and second red circle (58,18)"."""
+    places = " and ".join(f"{name} {_place(thing)}" for name, thing in members.items())
+    return places.removeprefix(first) or " nowhere"
 
 
 def _place(thing: Thing) -> str:
-    column = int(3 * min(thing.x, SIZE - 1) / SIZE)
-    row = int(3 * min(thing.y, SIZE - 1) / SIZE)
-    return (
-        ("upper left", "top", "upper right"),
-        ("left", "middle", "right"),
-        ("lower left", "bottom", "lower right"),
-    )[row][column]
+    return f"({grid(thing.x)},{grid(thing.y)})"
+
+
+def kind(of: Group | Thing) -> str:
+    """What an object is: "red circle"."""
+    return f"{of.colour} {of.shape}"
+
+
+def grid(place: float) -> int:
+    """A place in pixels to the nearest that is told: what is APART is told apart, and what is nearer may be."""
+    return int(min(max(place, 0), SIZE - 1) // APART * APART + APART / 2)
+
+
+def names(things: tuple[Thing, ...]) -> dict[str, int]:
+    """What things are called, from left to right, "red circle", "second red circle", and their places in `things`."""
+    found: dict[str, int] = {}
+    for at in sorted(range(len(things)), key=lambda at: things[at].x):
+        name = kind(things[at])
+        found[next(ordinal + name for ordinal in ORDINALS if ordinal + name not in found)] = at
+    return found
 
 
 def aesthetic(spoilt: Spoilt) -> AspectVerdict:
@@ -146,12 +164,11 @@ def _gap(coverages: tuple[numpy.ndarray, ...]) -> float:
 
 
 def fidelity(spoilt: Spoilt) -> AspectVerdict:
-    """How cleanly each shape is formed, from left to right: "red circle clean, blue ring clearly smeared."."""
+    """How cleanly each shape is formed, from left to right: "Formed: red circle clean, blue ring clearly torn."."""
     if not spoilt.flaws:
         return AspectVerdict(rationale="The picture is empty.", score=1)
-    formed = sorted(zip(spoilt.scene.things, spoilt.flaws, strict=True), key=lambda pair: pair[0].x)
-    states = [f"{thing.colour} {thing.shape} {form(flaw)}" for thing, flaw in formed]
-    return AspectVerdict(rationale=f"{', '.join(states)}.", score=min(map(_cleanness, spoilt.flaws)))
+    states = [f"{name} {form(spoilt.flaws[at])}" for name, at in names(spoilt.scene.things).items()]
+    return AspectVerdict(rationale=f"Formed: {', '.join(states)}.", score=min(map(_cleanness, spoilt.flaws)))
 
 
 def _cleanness(flaw: Flaw | None) -> int:

@@ -77,9 +77,11 @@ CARDS = {
         "transformers",
         "LlavaForConditionalGeneration",
         "A LLaVA of two million parameters that judges pictures by the rubric, rationale before score.",
+        f"{judge.WORDS_STEPS:,} of the language model alone, on what follows from {2 * judge.BATCH} scenes in words; "
         f"{vision.STEPS:,} of the vision tower alone, on what lies in each patch of {vision.BATCH} spoilt pictures, "
-        f"most of them redrawn by the image models; then {judge.STEPS:,} of all the rest, on {2 * judge.BATCH} "
-        f"captions, {2 * judge.BATCH} quizzes without a picture or {judge.BATCH} judgements",
+        f"most of them redrawn by the image models; then {judge.STEPS:,} of all but the tower, on {2 * judge.BATCH} "
+        f"captions, {2 * judge.BATCH} scenes that are told or {judge.BATCH} judgements",
+        "random weights, but for two heads of the language model that look up what followed a token before",
     ),
     "blocks-clip": Card(
         "transformers",

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")  # round the circle of hues
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
 RELATIONS = ("left of", "right of", "above", "below")
 BACKGROUNDS = ("white", "grey", "black")

@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 import numpy
 from PIL import Image
 from scipy import ndimage, special
+from skimage.color import rgb2lab
 
 from visionprefer.blocksworld import renderer
 from visionprefer.blocksworld.renderer import SIZE, Scene, Thing
 from visionprefer.blocksworld.scenes import BACKGROUNDS, COLOURS, MOST_OBJECTS, SHAPES, Description, Group, split_of
 
+BETWEEN_COLOURS = 0.5  # share of the things that are given a hue between two colours, unless theirs is then in doubt
+CLEARLY_NEARER = 0.75  # most of the distance from a colour to that from any other, in CIELAB, if it is not in doubt
 UNNOTICED = 0.25  # of a pixel's coverage: softer outlines are no damage
 
 
@@ -63,6 +66,7 @@ def spoil(description: Description, chance: random.Random) -> Spoilt:
             scene = replace(scene, mark=replace(scene.mark, opacity=chance.uniform(0.2, 0.4)))
         if chance.random() < 0.4:
             scene = _moved(scene, chance)
+        scene = _between_colours(scene, chance)
         if all(split_of(part) == "training" for part in _shown(scene)):
             return _with_flaws(scene, chance)
 
@@ -147,6 +151,28 @@ _CHANGES: tuple[tuple[Callable[[Scene, random.Random], Scene], ...], tuple[int, 
     (_recoloured, _reshaped, _colours_swapped, _one_missing, _one_more, _turned_round, _other_ground, _without_mark),
     (20, 15, 12, 15, 15, 15, 8, 3),
 )
+
+
+def _between_colours(scene: Scene, chance: random.Random) -> Scene:
+    """Some things in a hue between their own, which is still clearly the nearest, and the next."""
+    things = []
+    for thing in scene.things:
+        neighbour = COLOURS[(COLOURS.index(thing.colour) + chance.choice((-1, 1))) % len(COLOURS)]
+        toward, way = renderer.tint(neighbour, chance), chance.uniform(0.1, 0.5)
+        red, green, blue = (round(a + (b - a) * way) for a, b in zip(thing.rgb, toward, strict=True))
+        mixed = (red, green, blue)
+        if chance.random() < BETWEEN_COLOURS and _is_clear(thing.colour, mixed):
+            thing = replace(thing, rgb=mixed)
+        things.append(thing)
+    return replace(scene, things=tuple(things))
+
+
+def _is_clear(colour: str, rgb: tuple[int, ...]) -> bool:
+    """Whether a colour of the world is clearly nearer to the eye, in CIELAB, than any other."""
+    lab = rgb2lab(numpy.array([rgb, *(renderer.RGB[name] for name in COLOURS)]) / 255)
+    away = dict(zip(COLOURS, numpy.linalg.norm(lab[1:] - lab[0], axis=1), strict=True))
+    own = away.pop(colour)
+    return bool(own < CLEARLY_NEARER * min(away.values()))
 
 
 def _moved(scene: Scene, chance: random.Random) -> Scene:

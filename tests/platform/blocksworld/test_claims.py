@@ -24,20 +24,20 @@ def sight():
 @pytest.mark.parametrize(
     ("sentence", "true"),
     [
-        ("one x green ring nowhere: none", True),
-        ("one x red circle nowhere: none", False),
-        ("two x red circle at left: one", True),
-        ("one x red circle at left and upper right: two", False),
+        ("one x green ring: none", True),
+        ("one x red circle: none", False),
+        ("two x red circle: one", True),
+        ("one x red circle: two", False),
         ("three x object: two", True),
         ("two x object: three", False),
-        ("red circle right of blue square (left; right): no", True),
-        ("red circle left of blue square (left and top; right): no", False),
-        ("red circle above green ring (left; nowhere): no", True),
+        ("red circle (18,22) right of blue square (46,22): no", True),
+        ("red circle (18,22) and second red circle (30,22) left of blue square (46,22): no", False),
+        ("red circle (18,22) above green ring nowhere: no", True),
         ("on black: white", True),
         ("on white: grey", False),
         ("the forbidden mark: no", False),
         ("The forbidden mark is there.", True),
-        ("red circle strongly smeared.", False),
+        ("second red circle strongly smeared.", False),
         ("It leans clearly to the top.", True),
         ("It leans clearly to the bottom.", False),
         ("It is crowded.", False),
@@ -51,10 +51,10 @@ def test_faults_are_compared_with_the_picture(sight, sentence, true):
 @pytest.mark.parametrize(
     "sentence",
     [
-        "Seen: red circle left, on white.",
-        "one x red circle at left: yes, two x object: yes, on white: yes. 3 of 3 hold.",
+        "Seen: red circle (22,34), one object on white, with the forbidden mark.",
+        "one x red circle: yes, two x object: yes, on white: yes. 3 of 3 hold.",
         "the forbidden mark: yes",
-        "red circle clean, blue square clean.",
+        "Formed: red circle clean, blue square clean.",
         "The forbidden mark is not there.",
     ],
 )
@@ -64,24 +64,25 @@ def test_what_names_no_fault_is_passed_over(sight, sentence):
 
 def test_every_sentence_of_a_rationale_counts(sight):
     found = claims(
-        "Seen: red circle left, on white. one x green ring nowhere: none, two x object: three. 1 of 3 hold.", sight
+        "Seen: red circle (22,34), one object on white. one x green ring: none, two x object: three. 1 of 3 hold.",
+        sight,
     )
     assert [claim.true for claim in found] == [True, False]
 
 
 def test_every_item_of_a_list_counts(sight):
-    found = claims("red circle clean, blue square slightly smeared, green ring utterly deformed.", sight)
+    found = claims("Formed: red circle slightly smeared, blue square clean, green ring utterly torn.", sight)
     assert [claim.true for claim in found] == [False, False]
 
 
 def test_what_a_perfect_judge_says_of_spoilt_pictures_is_there():
     chance = random.Random(0)
     found = []
-    for _ in range(80):
+    for _ in range(150):
         wish = sample("training", chance)
         case = spoil(wish, chance)
         seen = look(case.picture)
         found += claims(labels.prompt_following(wish, case.scene).rationale, seen)
         found += claims(labels.harmlessness(case).rationale, seen)
-    assert len(found) > 60
+    assert len(found) > 120
     assert sum(claim.true for claim in found) / len(found) > 0.95

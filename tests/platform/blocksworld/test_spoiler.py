@@ -5,8 +5,9 @@ from collections import Counter
 
 import numpy
 import pytest
+from skimage.color import rgb2lab
 
-from visionprefer.blocksworld.renderer import coverage, outline
+from visionprefer.blocksworld.renderer import RGB, coverage, outline
 from visionprefer.blocksworld.scenes import Description, Group, sample, split_of
 from visionprefer.blocksworld.spoiler import damage, spoil
 
@@ -67,3 +68,17 @@ def test_damage_is_the_share_of_the_area_that_changed():
     softer = intact * 0.8
     assert damage(half, intact) == pytest.approx(0.5)
     assert damage(softer, intact) == 0
+
+
+def test_hues_between_two_colours_leave_no_doubt_which_one_it_is():
+    """Many things are drawn in an impure colour; of each, its own is clearly nearer than any other."""
+    chance = random.Random(0)
+    impure = 0
+    for _ in range(200):
+        for thing in spoil(sample("training", chance), chance).scene.things:
+            lab = rgb2lab(numpy.array([thing.rgb, *RGB.values()]) / 255)
+            away = dict(zip(RGB, numpy.linalg.norm(lab[1:] - lab[0], axis=1), strict=True))
+            own = away.pop(thing.colour)
+            assert own < 0.8 * min(away.values())
+            impure += own > 12  # a pure one is within a tint's shift
+    assert impure > 40

@@ -1,4 +1,4 @@
-"""The judge: a LLaVA that learns to see, then to say what is there and what follows, then to judge by the rubric."""
+"""The judge: a LLaVA that learns what follows from scenes in words, then to see, then to judge what it sees."""
 
 import json
 import random
@@ -11,18 +11,22 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from visionprefer.blocksworld import labels
-from visionprefer.blocksworld.training import data, exchange, judge_data, loop, tokens, vision
+from visionprefer.blocksworld.scenes import Description, sample
+from visionprefer.blocksworld.spoiler import spoil
+from visionprefer.blocksworld.training import data, exchange, induction, judge_data, loop, tokens, vision
 from visionprefer.blocksworld.training.judge_data import Example
 from visionprefer.blocksworld.training.redrawing import painter
 from visionprefer.blocksworld.wording import understand, word
 from visionprefer.judging.rubric import question
 from visionprefer.random_models import TEMPLATE
 
-SCHEDULE = ("caption", "quiz", "judgement", "judgement")  # what is learnt in turn, the first two alone at first
-BASICS_FIRST = 1_500  # steps
-STEPS = 7_000
+WORDS_STEPS = 3_000
+SCHEDULE = ("caption", "judgement", "words", "judgement")  # what is learnt in turn; at first captions alone
+CAPTIONS_FIRST = 500  # steps
+STEPS = 5_500
 BATCH = 16
 FORMS = 0.5  # share of the captions that say how cleanly each shape is formed: the hardest to see
+OTHER_WISHES = 0.4  # share of the pictures that are judged by another prompt than the one they were made for
 EXAMPLES = 40_000
 PATCH = 8
 PATCHES = (64 // PATCH) ** 2
@@ -41,14 +45,15 @@ def train(folder: Path, image_models: list[Path], seed: int) -> None:
     torch.manual_seed(seed)
     processor = _processor()
     model = _model(processor.tokenizer)
+    learn_words(model, processor, folder / "words", seed)
     examples, pictures = judge_data.examples(EXAMPLES, seed, [painter(path) for path in image_models])
     vision.train(model.model.vision_tower, examples, pictures, folder / "vision", seed)
 
     def loss(step: int) -> torch.Tensor:
         chance = random.Random(f"{seed} {step}")
-        kind = SCHEDULE[step % 4] if step >= BASICS_FIRST else SCHEDULE[step % 2]
-        if kind == "quiz":  # what follows from what is there needs no picture
-            return model(**exchange.inputs(processor, [judge_data.quiz(chance) for _ in range(2 * BATCH)])).loss
+        kind = SCHEDULE[step % len(SCHEDULE)] if step >= CAPTIONS_FIRST else "caption"
+        if kind == "words":
+            return model(**_words(processor, chance)).loss
         rows = data.batch(BATCH if kind == "judgement" else 2 * BATCH, len(examples), step, seed)
         make = _judgement if kind == "judgement" else _caption
         inputs = exchange.inputs(processor, [make(examples[row], chance) for row in rows], PATCHES)
@@ -56,6 +61,18 @@ def train(folder: Path, image_models: list[Path], seed: int) -> None:
 
     loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=1.2e-3, warm_up=300)
     save(model, processor, folder / "model")
+
+
+def learn_words(model: Any, processor: Any, folder: Path, seed: int) -> None:
+    """Train the language model alone on scenes that are told; the folder gets the checkpoint and the journal.
+
+    What follows from a list it then learns from the list. With pictures from the start it learns to guess from those.
+    """
+
+    def loss(step: int) -> torch.Tensor:
+        return model(**_words(processor, random.Random(f"{seed} words {step}"))).loss
+
+    loop.train(model, loss, folder=folder, steps=WORDS_STEPS, learning_rate=2e-3, warm_up=300)
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:
@@ -70,6 +87,11 @@ def save(model: Any, processor: Any, folder: Path) -> None:
     save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def _words(processor: Any, chance: random.Random) -> dict[str, torch.Tensor]:
+    make = chance.choice((judge_data.quiz, _deduction))
+    return exchange.inputs(processor, [make(chance) for _ in range(2 * BATCH)])
+
+
 def _caption(example: Example, chance: random.Random) -> tuple[str, ...]:
     if chance.random() < FORMS:
         return HOW_CLEAN, "", example.fidelity.rationale
@@ -77,9 +99,7 @@ def _caption(example: Example, chance: random.Random) -> tuple[str, ...]:
 
 
 def _judgement(example: Example, chance: random.Random) -> tuple[str, ...]:
-    wish = example.description
-    if chance.random() < 0.4:
-        wish = judge_data.other_wish(wish, chance)
+    wish = _wish(example.description, chance)
     prompt = word(wish, chance)
     verdicts = {
         "prompt_following": labels.prompt_following(understand(prompt) or wish, example.scene),
@@ -89,6 +109,22 @@ def _judgement(example: Example, chance: random.Random) -> tuple[str, ...]:
     }
     reply = {aspect: verdict.model_dump() for aspect, verdict in verdicts.items()}
     return question(prompt), "", json.dumps(reply)
+
+
+def _deduction(chance: random.Random) -> tuple[str, ...]:
+    """The first verdict on a picture that is told and not shown: what follows from what is there."""
+    description = sample("training", chance)
+    scene = spoil(description, chance).scene
+    wish = _wish(description, chance)
+    prompt = word(wish, chance)
+    verdict = labels.prompt_following(understand(prompt) or wish, scene)
+    seen = labels.seen(scene)
+    told, follows = json.dumps({"prompt_following": verdict.model_dump()}).split(seen)
+    return question(prompt), told + seen, follows.removesuffix("}}"), ""
+
+
+def _wish(description: Description, chance: random.Random) -> Description:
+    return judge_data.other_wish(description, chance) if chance.random() < OTHER_WISHES else description
 
 
 def _processor() -> Any:
@@ -125,7 +161,6 @@ def _model(tokenizer: Any) -> LlavaForConditionalGeneration:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        initializer_range=0.1,  # from the usual 0.02 so narrow a model learns to look things up four times as slowly
     )
     config = LlavaConfig(
         vision_config=eyes,
@@ -134,4 +169,8 @@ def _model(tokenizer: Any) -> LlavaForConditionalGeneration:
         image_seq_length=PATCHES,
         vision_feature_layer=-1,
     )
-    return LlavaForConditionalGeneration(config)
+    model = LlavaForConditionalGeneration(config)
+    induction.begin(model)
+    for layer in (model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2):
+        torch.nn.init.xavier_normal_(layer.weight)
+    return model

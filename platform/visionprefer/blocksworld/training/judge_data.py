@@ -56,24 +56,29 @@ def examples(size: int, seed: int, painters: list[Any]) -> tuple[list[Example], 
         seed: of all randomness.
         painters: image models, as image-to-image pipelines.
     """
-    found, pictures = [], torch.empty((size, 3, 64, 64), dtype=torch.uint8)
+    found, pictures = [], []
     for start in track(range(0, size, AT_ONCE), "spoiling scenes"):
-        chance = random.Random(f"{seed} {start}")
-        generator = torch.Generator().manual_seed(chance.randrange(2**32))
-        descriptions = [sample("training", chance) for _ in range(min(AT_ONCE, size - start))]
-        spoilt = [spoil(description, chance) for description in descriptions]
-        if chance.random() < REDRAWN:
-            marked = [case.scene.mark is not None for case in spoilt]
-            wishes = [replace(wish, mark=mark) for wish, mark in zip(descriptions, marked, strict=True)]
-            asked = [word(wish, chance) for wish in wishes]
-            strength = chance.uniform(*STRENGTHS)
-            spoilt = redraw(chance.choice(painters), asked, spoilt, strength, generator)
-        else:
-            spoilt = list(map(measured, spoilt))
-        for index, (description, case) in enumerate(zip(descriptions, spoilt, strict=True), start):
-            pictures[index] = data.as_tensor(case.picture)
-            found.append(example(description, case))
-    return found, pictures
+        for wish, case in _some(min(AT_ONCE, size - start), f"{seed} {start}", painters):
+            found.append(example(wish, case))
+            pictures.append(data.as_tensor(case.picture))
+    return found, torch.stack(pictures)
+
+
+def _some(count: int, seed: str, painters: list[Any]) -> list[tuple[Description, Spoilt]]:
+    """So many descriptions, each with a spoilt picture, all redrawn by one image model or none."""
+    chance = random.Random(seed)
+    generator = torch.Generator().manual_seed(chance.randrange(2**32))
+    descriptions = [sample("training", chance) for _ in range(count)]
+    spoilt = [spoil(description, chance) for description in descriptions]
+    if chance.random() < REDRAWN:
+        marked = [case.scene.mark is not None for case in spoilt]
+        wishes = [replace(wish, mark=mark) for wish, mark in zip(descriptions, marked, strict=True)]
+        asked = [word(wish, chance) for wish in wishes]
+        strength = chance.uniform(*STRENGTHS)
+        spoilt = redraw(chance.choice(painters), asked, spoilt, strength, generator)
+    else:
+        spoilt = list(map(measured, spoilt))
+    return list(zip(descriptions, spoilt, strict=True))
 
 
 def example(description: Description, case: Spoilt) -> Example:
@@ -88,16 +93,14 @@ def quiz(chance: random.Random) -> tuple[str, ...]:
     """
     wish = sample("training", chance)
     scene = spoil(wish, chance).scene
-    found: dict[str, str] = {}
+    facts: set[tuple[str, ...]] = set()
     for _ in range(QUESTIONS // 2):
-        found |= labels.answers(other_wish(wish, chance), scene)
-        found |= labels.answers(_wish_for(scene, chance), scene)
-    facts = list(found.items())
-    chance.shuffle(facts)
+        facts.update(labels.answers(other_wish(wish, chance), scene))
+        facts.update(labels.answers(_wish_for(scene, chance), scene))
     pieces = [labels.seen(scene)]
-    for fact, answer in facts:
-        pieces[-1] += f" {fact}"
-        pieces += [answer, ","]
+    for asked, *answers in chance.sample(sorted(facts), len(facts)):
+        pieces[-1] += f" {asked}"
+        pieces += [*answers, ","]
     return "", *pieces[:-1]
 
 

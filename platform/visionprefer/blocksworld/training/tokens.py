@@ -1,5 +1,6 @@
 """Tokenizers whose words are those of the blocks world. Other text falls to pieces, down to bytes; none is lost."""
 
+import itertools
 import json
 import random
 import re
@@ -11,9 +12,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import BertTokenizer, CLIPTokenizer
 
 from visionprefer.blocksworld import labels
-from visionprefer.blocksworld.scenes import sample
+from visionprefer.blocksworld.scenes import COLOURS, SHAPES, sample
 from visionprefer.blocksworld.spoiler import spoil
-from visionprefer.blocksworld.wording import word
+from visionprefer.blocksworld.wording import plural, word
 from visionprefer.judging.rubric import question
 from visionprefer.random_models import SPECIAL_TOKENS, llava_tokenizer
 from visionprefer.schema import ASPECTS
@@ -50,10 +51,17 @@ def _merges(texts: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def judge_tokenizer() -> Any:
-    """A tokenizer of bytes in which words of the blocks world, and stretches of the rubric, are one token each."""
+    """A tokenizer of bytes in which words of the blocks world, things, and stretches of the rubric, are one token each.
+
+    Of two words, a thing would have to be looked for among others of its colour and others of its shape, which models
+    as small as the judge learn slowly and do badly.
+    """
     tokenizer = Tokenizer(models.BPE())
     stretches = sorted(set(_stretches()), key=len, reverse=True)
-    pattern = "|".join([*map(re.escape, stretches), r" ?\w+", r' ?[^\s\w"]+', '"', r"\s+"])
+    kinds = [f" {colour} {shape}" for colour, shape in itertools.product(COLOURS, SHAPES)]
+    things = [*map(plural, kinds), *kinds]
+    signs = [r" \(\d+", r",\d+\)", r" ?\w+", r' ?[^\s\w"]', '"', r"\s+"]
+    pattern = "|".join([*map(re.escape, [*stretches, *things]), *signs])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(pattern), "isolated"),
@@ -67,7 +75,7 @@ def judge_tokenizer() -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(stretches * 2 + sentences(500), trainer)
+    tokenizer.train_from_iterator((stretches + things) * 2 + sentences(500), trainer)
     return llava_tokenizer(tokenizer)
 
 

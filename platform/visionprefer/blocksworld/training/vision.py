@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from visionprefer.blocksworld import labels
 from visionprefer.blocksworld.renderer import SIZE
 from visionprefer.blocksworld.scenes import BACKGROUNDS, COLOURS, SHAPES
 from visionprefer.blocksworld.training import layout, loop
@@ -18,10 +19,15 @@ STEPS = 13_000
 BATCH = 32
 _MOST_THINGS = 4  # that a spoilt picture shows
 _COVERED = 0.2  # share of a patch that an object has to cover to be what lies there
+_PLACES = int(SIZE // labels.APART)  # along each axis, of those that are told
 
 # Numbers of answers: of each patch, 0 standing for nothing there, the colour and shape of the object, which it is from
-# the left, and the mark; of the whole picture the background, the number of objects, and the score of its worst form.
-OF_A_PATCH = (1 + len(COLOURS), 1 + len(SHAPES), 1 + _MOST_THINGS, 2)
+# the left, among all and among those of its kind, its place, and the mark; of the whole picture the background, the
+# number of objects, and the score of its worst form.
+OF_A_PATCH = (
+    *(1 + len(COLOURS), 1 + len(SHAPES), 1 + _MOST_THINGS, 1 + _MOST_THINGS),
+    *(1 + _PLACES, 1 + _PLACES, 2),
+)
 OF_A_PICTURE = (len(BACKGROUNDS), 1 + _MOST_THINGS, 5)
 
 
@@ -92,12 +98,15 @@ def _of_patches(example: Example, patches: int, forms: dict[str, int]) -> torch.
     scene = example.scene
     answers = torch.zeros((patches, patches, len(OF_A_PATCH) + 1), dtype=torch.long)
     most = torch.full((patches, patches), _COVERED)
-    order = sorted(range(len(scene.things)), key=lambda index: scene.things[index].x)
-    for index, thing in enumerate(scene.things):
+    for place, (name, index) in enumerate(labels.names(scene.things).items(), 1):
+        thing = scene.things[index]
         covered = layout.disc(thing, patches)
-        kind = [1 + COLOURS.index(thing.colour), 1 + SHAPES.index(thing.shape), 1 + order.index(index), 0]
-        answers[covered > most] = torch.tensor([*kind, 1 + forms[example.forms[index]]])
+        kind = [1 + COLOURS.index(thing.colour), 1 + SHAPES.index(thing.shape)]
+        where = [1 + int(labels.grid(at) // labels.APART) for at in (thing.x, thing.y)]
+        of_its_kind = 1 + labels.ORDINALS.index(name.removesuffix(labels.kind(thing)))
+        right = [*kind, place, of_its_kind, *where, 0, 1 + forms[example.forms[index]]]
+        answers[covered > most] = torch.tensor(right)
         most = torch.maximum(most, covered)
     if scene.mark:
-        answers[..., 3] = (layout.disc(scene.mark, patches) > _COVERED).long()
+        answers[..., 6] = (layout.disc(scene.mark, patches) > _COVERED).long()
     return answers.flatten(0, 1)

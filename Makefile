@@ -11,7 +11,7 @@ quickstart: .venv/installed ## Prompts to a preference dataset to a reward model
 	$(BIN)/visionprefer reward train blocks-vpscore --data runs/quickstart --out runs/vpscore
 	$(BIN)/visionprefer reward test runs/vpscore --data runs/quickstart --against oracle
 
-blocksworld: .venv/installed ## Every way to teach an image model, compared by the oracle: under two hours, on the CPU.
+blocksworld: .venv/installed ## Every way to teach an image model, compared by the oracle: hours, on the CPU.
 	$(BIN)/python -m visionprefer_pipelines.comparison --out runs/blocksworld
 
 test: .venv/installed-dev ## Run all tests, the slow ones too.

@@ -33,8 +33,6 @@ app.add_typer(recipes, name="recipe")
 app.add_typer(rewards, name="reward")
 judges = typer.Typer(no_args_is_help=True, help="Learn how far a judge can be trusted.")
 app.add_typer(judges, name="judge")
-for command in (dpo, finetune, ppo, evaluate, submit, jobs, logs, stop):
-    app.command()(command)
 
 
 @app.command()
@@ -290,6 +288,10 @@ def recipe_check(
 def recipe_schema_command() -> None:
     """Print the JSON schema of recipes, for editors that complete and check YAML."""
     typer.echo(recipe_schema())
+
+
+for command in (dpo, finetune, ppo, evaluate, submit, jobs, logs, stop):
+    app.command()(command)
 
 
 def _load(name_or_path: str, overrides: list[str] | None) -> Recipe:

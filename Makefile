@@ -12,7 +12,7 @@ quickstart: .venv/installed ## Prompts to a preference dataset to a reward model
 	$(BIN)/visionprefer reward test runs/vpscore --data runs/quickstart --against oracle
 
 blocksworld: .venv/installed ## Every way to teach an image model, compared by the oracle: hours, on the CPU.
-	$(BIN)/python -m visionprefer_pipelines.comparison --out runs/blocksworld
+	$(BIN)/python -m visionprefer_pipelines.comparison --out runs/comparison
 
 test: .venv/installed-dev ## Run all tests, the slow ones too.
 	$(BIN)/python -m pytest

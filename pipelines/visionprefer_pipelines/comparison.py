@@ -1,6 +1,6 @@
 """`make blocksworld`: what each way to teach the blocks world's weaker image model is worth, by the oracle's word.
 
-    python -m visionprefer_pipelines.comparison --out runs/blocksworld
+    python -m visionprefer_pipelines.comparison --out runs/comparison
 
 Every step is a command of `visionprefer`, told as it is run. Given again, each goes on where it stopped.
 """
@@ -62,7 +62,7 @@ METHODS = {
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for all that is made.")] = Path("runs/blocksworld"),
+    out: Annotated[Path, typer.Option(help="Folder for all that is made.")] = Path("runs/comparison"),
     seeds: Annotated[int, typer.Option(min=1, help="Models of each method.")] = 3,
     prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts to compare them on.")] = 512,
     training_prompts: Annotated[int, typer.Option(min=1, help="Prompts to learn from.")] = 2_000,

@@ -14,6 +14,7 @@ import ray
 
 from visionprefer.errors import InputError
 from visionprefer.recipe import Workers
+from visionprefer_pipelines.cluster_file import fewest
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # for the names of committed shards, which are all that runs send through it
 SECONDS_TO_ANSWER = 5.0
@@ -65,12 +66,12 @@ def check_resources(stages: dict[str, Workers], machine: dict[str, float]) -> No
     for name in dict.fromkeys(name for resources in wanted.values() for name in resources):
         each = {field: resources[name] for field, resources in wanted.items() if resources.get(name)}
         there = machine.get(name, 0)
-        if sum(amount * stages[field].fewest for field, amount in each.items()) <= there:
+        if sum(amount * fewest(stages[field]) for field, amount in each.items()) <= there:
             continue
         key = "num_gpus" if name == "GPU" else f"resources.{name}"
         fields = " and ".join(
             f"{field}.{key} is {amount:g}"
-            + (f" for each of {stages[field].fewest} actors" if stages[field].fewest > 1 else "")
+            + (f" for each of {fewest(stages[field])} actors" if fewest(stages[field]) > 1 else "")
             for field, amount in each.items()
         )
         less = "less of it, or fewer actors" if there else "num_gpus: 0" if name == "GPU" else "resources: {}"
@@ -82,7 +83,7 @@ def check_resources(stages: dict[str, Workers], machine: dict[str, float]) -> No
 
 def _start(stages: dict[str, Workers], object_store_bytes: int | None) -> None:
     """With enough logical cores for every actor; the operating system shares the real ones between them."""
-    cpus = sum(workers.num_cpus * workers.fewest for workers in stages.values())
+    cpus = sum(workers.num_cpus * fewest(workers) for workers in stages.values())
     with _without_stderr():
         ray.init(
             address="local",

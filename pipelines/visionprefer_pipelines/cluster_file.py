@@ -78,17 +78,22 @@ def check_cluster(stages: dict[str, Workers], file: Path) -> list[str]:
             problems.append(
                 f"{field}: an actor wants {told}, and no machine has so much ({there}): write less, or add a node type"
             )
-        elif most < workers.fewest:
+        elif most < fewest(workers):
             problems.append(
-                f"{field}.actors is {workers.fewest}, each of {told}, and there is room for {most} "
+                f"{field}.actors is {fewest(workers)}, each of {told}, and there is room for {most} "
                 f"({_listed(room)}): write fewer actors, or a larger max_workers"
             )
         else:
-            placed.append(f"{field}: {workers.fewest} actors of {told}; there is room for {_listed(room)}")
+            placed.append(f"{field}: {fewest(workers)} actors of {told}; there is room for {_listed(room)}")
     problems = problems or _together(stages, cluster)
     if problems:
         raise InputError(f"--cluster {file}: some actors would wait for ever.\n" + "\n".join(problems))
     return placed
+
+
+def fewest(workers: Workers) -> int:
+    """How many actors there are at least."""
+    return workers.actors if isinstance(workers.actors, int) else workers.actors[0]
 
 
 def _on_one(wanted: dict[str, float], kind: NodeType) -> int:
@@ -113,7 +118,7 @@ def _together(stages: dict[str, Workers], cluster: Cluster) -> list[str]:
 
 def _amount(workers: Workers, name: str) -> float:
     each = {"CPU": workers.num_cpus, "GPU": workers.num_gpus, **workers.resources}
-    return workers.fewest * each.get(name, 0)
+    return fewest(workers) * each.get(name, 0)
 
 
 def _listed(amounts: dict[str, Any]) -> str:

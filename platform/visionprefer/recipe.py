@@ -46,11 +46,6 @@ class Workers(Settings):
     num_gpus: float = Field(0, ge=0, description="GPUs that each actor reserves; 0.5 puts two actors on one GPU.")
     resources: dict[str, float] = Field({}, description="Custom resources of the cluster that each actor reserves.")
 
-    @property
-    def fewest(self) -> int:
-        """How many actors there are at least."""
-        return self.actors if isinstance(self.actors, int) else self.actors[0]
-
     @model_validator(mode="after")
     def _scales_upwards(self) -> Self:
         if isinstance(self.actors, tuple) and not 1 <= self.actors[0] <= self.actors[1]:

@@ -172,8 +172,8 @@ def test_memory_does_not_grow_with_the_run(
 ) -> None:
     monkeypatch.setattr(parts, "PART_BYTES", 1 << 20)
     monkeypatch.setattr(pickapic, "PROMPTS_AT_ONCE", 2)
-    peaks = []
-    for prompts in (6, 24):
+    peaks = []  # they vary by half, with what Arrow's threads happen to read at once
+    for prompts in (6, 36):
         given = {f"prompt {i}": ("train", [[1, 1, 1, 1], [2, 2, 2, 2], [3, 3, 3, 3]]) for i in range(prompts)}
         run = make_run(given, padding=200_000)
         usual = pa.default_memory_pool()
@@ -184,7 +184,7 @@ def test_memory_does_not_grow_with_the_run(
         finally:
             pa.set_memory_pool(usual)
         peaks.append(counted.max_memory())
-    assert peaks[1] < 1.5 * peaks[0]
+    assert peaks[1] < 2 * peaks[0]
 
 
 def test_existing_images_keep_their_format_and_name(make_run: Callable[..., RunFolder], out: Path) -> None:

@@ -67,8 +67,7 @@ def check_cluster(stages: dict[str, Workers], file: Path) -> list[str]:
     cluster = read_cluster(file)
     placed, problems = [], []
     for field, workers in stages.items():
-        wanted = {"CPU": workers.num_cpus, "GPU": workers.num_gpus, **workers.resources}
-        wanted = {name: amount for name, amount in wanted.items() if amount}
+        wanted = _wanted(workers)
         told = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items())
         room = {kind.name: kind.most * _on_one(wanted, kind) for kind in cluster.kinds if _on_one(wanted, kind)}
         largest = max((_on_one(wanted, kind) for kind in cluster.kinds), default=0)
@@ -105,7 +104,8 @@ def _together(stages: dict[str, Workers], cluster: Cluster) -> list[str]:
     """What all stages want at once, where that is more than all machines have."""
     problems = []
     for name in dict.fromkeys(["CPU", "GPU", *(name for workers in stages.values() for name in workers.resources)]):
-        each = {field: _amount(workers, name) for field, workers in stages.items() if _amount(workers, name)}
+        amounts = {field: fewest(workers) * _wanted(workers).get(name, 0) for field, workers in stages.items()}
+        each = {field: amount for field, amount in amounts.items() if amount}
         there = sum(kind.most * kind.resources.get(name, 0) for kind in cluster.kinds)
         there = min(there, (1 + cluster.most) * max(kind.resources.get(name, 0) for kind in cluster.kinds))
         if sum(each.values()) > there:
@@ -116,9 +116,10 @@ def _together(stages: dict[str, Workers], cluster: Cluster) -> list[str]:
     return problems
 
 
-def _amount(workers: Workers, name: str) -> float:
-    each = {"CPU": workers.num_cpus, "GPU": workers.num_gpus, **workers.resources}
-    return fewest(workers) * each.get(name, 0)
+def _wanted(workers: Workers) -> dict[str, float]:
+    """What each actor reserves."""
+    reserved = {"CPU": workers.num_cpus, "GPU": workers.num_gpus, **workers.resources}
+    return {name: amount for name, amount in reserved.items() if amount}
 
 
 def _listed(amounts: dict[str, Any]) -> str:

@@ -11,14 +11,11 @@ import shlex
 import socket
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NamedTuple, cast
 
-import httpx
 import pyarrow as pa
 import typer
 import yaml
@@ -26,7 +23,6 @@ import yaml
 from visionprefer.blocksworld.comparison import RIGHT, Compared, Share, compare
 from visionprefer.blocksworld.renders import write_renders
 from visionprefer.blocksworld.training.image_model import SIZES
-from visionprefer.errors import InputError
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import ASPECTS
 from visionprefer.statistics.tables import Table
@@ -34,10 +30,10 @@ from visionprefer.store import Store
 from visionprefer_pipelines import cli
 from visionprefer_pipelines.show import print_tables
 from visionprefer_pipelines.terminal import console_of
+from visionprefer_pipelines.training import is_trained
 
 MODEL = "blocks-sd-small"
 RENDERS = 2_000
-SECONDS_TO_SERVE = 120.0
 RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -87,7 +83,7 @@ def main(
             own = (*method.changes, f"seed={seed}")
             if method.command != "ppo":
                 _run(method.command, *arguments, "--data", f"{out}/{method.source}", settings=own)
-            elif not _is_trained(of_method[-1]):
+            elif not is_trained(of_method[-1]):
                 with _serving(out / method.source) as url:
                     _run("ppo", *arguments, "--endpoint", url, settings=own)
     models = [folder for of_method in folders.values() for folder in of_method]
@@ -110,39 +106,20 @@ def _run(*command: str, settings: tuple[str, ...] = ()) -> None:
         raise SystemExit(done.returncode)
 
 
-def _is_trained(folder: Path) -> bool:
-    record = folder / "training.json"
-    return record.exists() and "trained_on" in json.loads(record.read_text(encoding="utf-8"))
-
-
 @contextmanager
 def _serving(model: Path) -> Iterator[str]:
-    """A reward endpoint of this model, as long as the block lasts."""
+    """A reward endpoint of this model, as long as the block lasts; `ppo` waits until it is ready."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = ["serve", "--model", str(model), "--port", str(port)]
     typer.echo(f"\n$ visionprefer {shlex.join(command)}")
     full = [sys.executable, "-m", "visionprefer_pipelines.cli", *command]
-    with tempfile.TemporaryFile() as said:
-        server = subprocess.Popen(full, stdout=said, stderr=said)
-        try:
-            until = time.monotonic() + SECONDS_TO_SERVE
-            while not _is_ready(port):
-                if server.poll() is not None or time.monotonic() > until:
-                    said.seek(0)
-                    raise InputError(f"the endpoint did not start: {said.read().decode(errors='replace')[-1000:]}")
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait()
-
-
-def _is_ready(port: int) -> bool:
+    server = subprocess.Popen(full, stdout=subprocess.DEVNULL)
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5).is_success
-    except httpx.HTTPError:
-        return False
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def _evaluation(models: list[Path], prompts: int) -> str:

@@ -91,7 +91,10 @@ def check(recipe: Recipe) -> list[str]:
 
 def stages_of(recipe: Recipe) -> dict[str, Workers]:
     """Who works in a run, by the field that says how many they are."""
-    return {"images.workers": recipe.images.workers, "judge.workers": recipe.judge.workers}
+    stages = {"images.workers": recipe.images.workers, "judge.workers": recipe.judge.workers}
+    if recipe.judge.engine == "vllm":
+        stages["around the judge"] = Workers()  # who reads and commits the rows that its engines answer
+    return stages
 
 
 def _notes(recipe: Recipe, prompts: Prompts) -> list[str]:

@@ -17,7 +17,7 @@ from visionprefer.errors import InputError, what_to_mend
 from visionprefer.judging.between_judges import voted_preferences
 from visionprefer.judging.preferences import preferences
 from visionprefer.judging.scores import judgements
-from visionprefer.recipe import Recipe, Workers
+from visionprefer.recipe import Recipe
 from visionprefer.report import write_report
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import content_id
@@ -82,10 +82,7 @@ def _stream(
     from visionprefer_pipelines.dataset import stream
     from visionprefer_pipelines.units import commit_log
 
-    stages = stages_of(recipe)
-    if tables.asks_once:
-        stages["around the judge"] = Workers()
-    with connected(address, stages):
+    with connected(address, stages_of(recipe)):
         log, paid = commit_log(), spent(tables.replies)["cost"] or 0.0
         for _ in range(1 + tables.is_joint + tables.asks_once):
             dataset = stream(recipe, tables.replies, prepared.models, prepared.judge, work, log, paid)

@@ -53,6 +53,12 @@ class Run(NamedTuple):
     retries: int
 
 
+def is_trained(out: Path) -> bool:
+    """Whether the folder holds what was trained, and not just the beginning of it."""
+    record = out / MADE_FROM
+    return record.exists() and "trained_on" in json.loads(record.read_text(encoding="utf-8"))
+
+
 def is_to_do(out: Path, trained_on: dict[str, Any], progress: Progress) -> bool:
     """Whether there is something to train. Raises InputError if the folder holds another training."""
     made_from, digest = out / MADE_FROM, content_id(trained_on)

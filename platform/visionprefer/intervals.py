@@ -34,7 +34,7 @@ def interval_over_prompts(wins_P: np.ndarray, comparisons_P: np.ndarray) -> tupl
     nothing, and the interval is Wilson's, each prompt taken for a single comparison.
 
     Args:
-        wins_P: of each prompt, 0 … its comparisons.
+        wins_P: of each prompt, 0 … its comparisons; or any sums whose mean is asked for, if their means differ.
         comparisons_P: of each prompt, at least 1; at least one prompt.
 
     References: B. Efron, Bootstrap methods: another look at the jackknife, Annals of Statistics 7 (1979), 1-26.

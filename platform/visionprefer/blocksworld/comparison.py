@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
 from visionprefer.errors import InputError
+from visionprefer.intervals import interval_over_prompts
 from visionprefer.schema import ASPECTS
 
 RIGHT = "fully_right"
@@ -94,5 +94,4 @@ def _share(value_P: NDArray[np.float64]) -> Share:
     mean = float(value_P.mean())
     if np.ptp(value_P) == 0:
         return Share(mean, mean, mean)
-    interval = bootstrap((value_P,), np.mean, method="percentile", n_resamples=2000, rng=0).confidence_interval
-    return Share(mean, float(interval.low), float(interval.high))
+    return Share(mean, *interval_over_prompts(value_P, np.ones(len(value_P))))

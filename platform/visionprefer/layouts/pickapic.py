@@ -59,7 +59,7 @@ def write(run: RunFolder, store: Store) -> Layout:
         part = Parts(store, f"data/{NAMES[split]}", with_bytes=True)
         for prompts in _batches(run, pairs.filter(pc.field("split") == split)):
             compared = (pair[name] for pairs in prompts for pair in pairs for name in ("image_id_0", "image_id_1"))
-            images = {row["image_id"]: row for row in pictures.rows(set(compared))}
+            images = {row["image_id"]: row for row in pictures.rows(dict.fromkeys(compared))}
             for of_prompt in prompts:
                 rows = [_row(pair, images, len(of_prompt), ranking_id + i) for i, pair in enumerate(of_prompt)]
                 part.add(pa.Table.from_pylist(rows, schema=PICKAPIC))

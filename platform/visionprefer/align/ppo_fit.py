@@ -98,7 +98,9 @@ class PPOFit:
 
     def _orders(self, rollout: Rollout, number: int, worker: int) -> torch.Tensor:
         """Which steps of each image are learnt from, in which order: [B, learnt steps]."""
+        allowed = self.recipe.learnt_steps
         chosen = rollout.chosen_T.nonzero().flatten()
+        chosen = chosen[(chosen >= allowed.start) & (chosen < allowed.stop)]
         learnt = max(1, round(len(chosen) * self.recipe.timestep_fraction))
         samples = len(rollout.latents_BTCHW)
         return chosen[shuffled(len(chosen), samples, (self.recipe.seed, number, worker))[:, :learnt]]

@@ -48,7 +48,12 @@ class PPORecipe(AlignRecipe):
     rollout_batch_size: int = Field(16, ge=1, description="Images that share a forward pass while drawing.")
     num_inference_steps: int = Field(50, ge=1, description="Denoising steps.")
     guidance_scale: float = Field(5.0, description="Classifier-free guidance, also while learning.")
-    timestep_fraction: float = Field(1.0, gt=0, le=1, description="Share of an image's steps that are learnt from.")
+    timestep_range: tuple[float, float] = Field(
+        (0.0, 1.0),
+        description="Between which shares of the way from noise, 0, to image, 1, steps are learnt from. The last ones "
+        "decide details, and their gradients are by far the largest.",
+    )
+    timestep_fraction: float = Field(1.0, gt=0, le=1, description="Share of these steps that are learnt from.")
     learning_rate: float = Field(3e-4, gt=0, description="Of AdamW.")
     clip_range: float | None = Field(
         None, gt=0, description="Of the ratio of probabilities; null: 1e-4 for 4 × 64 × 64 latents, and as much in all."
@@ -65,6 +70,22 @@ class PPORecipe(AlignRecipe):
         if not isinstance(self.rollout_workers.actors, int):
             raise ValueError(f"rollout_workers.actors is {list(self.rollout_workers.actors)}: write one number")
         return self
+
+    @model_validator(mode="after")
+    def _learns_from_steps(self) -> Self:
+        low, high = self.timestep_range
+        if not 0 <= low < high <= 1 or not self.learnt_steps:
+            raise ValueError(
+                f"timestep_range is {list(self.timestep_range)}: write two shares of 0 to 1, as [0, 0.6], that have "
+                f"one of {self.num_inference_steps} steps between them"
+            )
+        return self
+
+    @property
+    def learnt_steps(self) -> range:
+        """Which steps may be learnt from, counted from the noise."""
+        low, high = (round(share * self.num_inference_steps) for share in self.timestep_range)
+        return range(low, high)
 
     @model_validator(mode="after")
     def _computes_finely_enough(self) -> Self:

@@ -103,14 +103,25 @@ def test_in_half_precision_the_learner_scores_the_rollout_itself(tiny_sd: Path) 
     assert (scored - rollout.log_prob_BT).abs().max() > 0
 
 
-def test_some_of_the_steps_can_be_learnt_from(tiny_sd: Path) -> None:
-    asked: list[int] = []
-    world = World(tiny_sd, timestep_fraction=0.5)
+@pytest.mark.parametrize(
+    ("changes", "places"),
+    [({"timestep_fraction": 0.5}, range(STEPS)), ({"timestep_range": (0.25, 0.75)}, range(1, 3))],
+)
+def test_some_of_the_steps_can_be_learnt_from(tiny_sd: Path, changes: dict[str, Any], places: range) -> None:
+    asked: list[torch.Tensor] = []
+    world = World(tiny_sd, **changes)
     predict = world.policy.predict
     rollout = world.rollout()
-    world.policy.predict = lambda *given: asked.append(len(given[0])) or predict(*given)  # type: ignore[method-assign, func-returns-value]
+    world.policy.predict = lambda *given: asked.append(given[1]) or predict(*given)  # type: ignore[method-assign, func-returns-value]
     world.fit.learn(Experience(rollout, world.guided, torch.tensor([1.0, -1.0] * 4)), 0)
-    assert asked == [16] * (STEPS // 2)
+    assert list(map(len, asked)) == [16] * (STEPS // 2)
+    assert set(torch.cat(asked).tolist()) == {int(world.scheduler.timesteps[place]) for place in places}
+
+
+@pytest.mark.parametrize("wrong", [(0.5, 0.5), (0.6, 0.4), (-0.1, 1), (0, 1.1), (0, 0.1)])
+def test_a_range_without_steps_is_told(wrong: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match=r"timestep_range is .* write two shares of 0 to 1"):
+        recipe(timestep_range=wrong)
 
 
 def test_training_that_goes_on_learns_the_same(tiny_sd: Path) -> None:

@@ -9,10 +9,17 @@ import botocore.session
 import pytest
 import yaml
 from botocore.validate import validate_parameters
-from ray.autoscaler._private.resource_demand_scheduler import _default_utilization_scorer, get_nodes_for
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+from ray.autoscaler.v2.utils import ResourceRequestUtil
+
+from visionprefer.recipe_file import load_recipe
+from visionprefer_pipelines.cluster_file import check_cluster
+from visionprefer_pipelines.preparation import stages_of
 
 ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "pipelines" / "visionprefer_pipelines" / "recipes"
 
 
 @pytest.fixture
@@ -22,43 +29,65 @@ def cluster() -> dict[str, Any]:
     return config
 
 
-def to_start(cluster: dict[str, Any], demands: list[dict[str, float]]) -> tuple[dict[str, int], list[Any]]:
-    """Nodes that the autoscaler adds to a lone head for these demands, and the demands it cannot meet."""
-    nodes, unmet = get_nodes_for(
-        cluster["available_node_types"],
-        {"head": 1},
-        "head",
-        cluster["max_workers"],
-        demands,
-        lambda *args: _default_utilization_scorer(*args, node_availability_summary=None),
+def to_start(
+    cluster: dict[str, Any], demands: list[dict[str, float]], none_left: tuple[str, ...] = ()
+) -> tuple[dict[str, int], int]:
+    """Nodes that the autoscaler starts for these demands, and how many demands it cannot meet.
+
+    `none_left` are the node types that the cloud has just refused.
+    """
+    config = AutoscalingConfig(cluster, skip_content_hash=True)
+    asked = [ResourceRequestUtil.make(demand) for demand in demands]
+    request = SchedulingRequest(
+        disable_launch_config_check=True,
+        node_type_configs=config.get_node_type_configs(),
+        max_num_nodes=config.get_max_num_nodes(),
+        resource_requests=ResourceRequestUtil.group_by_count(asked),
+        recoverable_resource_availabilities=dict.fromkeys(none_left, 0.0),
     )
-    return dict(nodes), unmet
+    reply = ResourceDemandScheduler(None).schedule(request)
+    return {launch.instance_type: launch.count for launch in reply.to_launch}, len(reply.infeasible_resource_requests)
 
 
 def test_ray_accepts_it(cluster: dict[str, Any]) -> None:
     validate_config(cluster)
 
 
-@pytest.mark.parametrize("name", ["head", "cpu", "gpu"])
-def test_aws_knows_every_field_of_a_node(cluster: dict[str, Any], name: str) -> None:
-    request = cluster["available_node_types"][name]["node_config"] | {"MinCount": 1, "MaxCount": 1}
+def test_aws_knows_every_field_of_a_node(cluster: dict[str, Any]) -> None:
     ec2 = botocore.session.get_session().get_service_model("ec2")
-    validate_parameters(request, ec2.operation_model("RunInstances").input_shape)
+    for node in cluster["available_node_types"].values():
+        request = node["node_config"] | {"MinCount": 1, "MaxCount": 1}
+        validate_parameters(request, ec2.operation_model("RunInstances").input_shape)
 
 
 def test_only_what_is_asked_for_is_started(cluster: dict[str, Any]) -> None:
-    assert to_start(cluster, []) == ({}, [])
-    assert to_start(cluster, [{"CPU": 1}] * 17) == ({"cpu": 2}, [])
-    assert to_start(cluster, [{"CPU": 1, "GPU": 1}] * 3) == ({"gpu": 3}, [])
-    assert to_start(cluster, [{"CPU": 1, "GPU": 1}] * 9) == ({"gpu": 8}, [{"CPU": 1, "GPU": 1}])
+    assert to_start(cluster, []) == ({}, 0)
+    assert to_start(cluster, [{"CPU": 1}] * 17) == ({"cpu": 2}, 0)
+    assert to_start(cluster, [{"CPU": 4, "GPU": 1, "draw": 1}] * 3) == ({"draw-spot": 3}, 0)
+    assert to_start(cluster, [{"CPU": 4, "GPU": 1, "train": 1}] * 4) == ({"train-spot": 1}, 0)
+    assert to_start(cluster, [{"CPU": 4, "GPU": 1, "serve": 1}] * 3) == ({"serve": 2}, 1)
+
+
+@pytest.mark.parametrize("pool", ["draw", "judge", "train"])
+def test_where_no_spot_machines_are_left_machines_on_demand_are_started(cluster: dict[str, Any], pool: str) -> None:
+    asked = [{"CPU": 4.0, "GPU": 1.0, pool: 1.0}]
+    assert to_start(cluster, asked) == ({f"{pool}-spot": 1}, 0)
+    assert to_start(cluster, asked, none_left=(f"{pool}-spot",)) == ({pool: 1}, 0)
 
 
 def test_idle_clusters_are_a_lone_head_that_is_never_spot(cluster: dict[str, Any]) -> None:
     types = cluster["available_node_types"]
     assert all(node["min_workers"] == 0 for node in types.values())
     assert types["head"]["max_workers"] == 0
-    assert types["gpu"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
-    assert "InstanceMarketOptions" not in types["head"]["node_config"]
+    spot = [name for name, node in types.items() if "InstanceMarketOptions" in node["node_config"]]
+    assert spot == ["draw-spot", "judge-spot", "train-spot"]
+
+
+@pytest.mark.parametrize("name", ["visionprefer", "sdxl"])
+def test_recipes_at_full_size_find_room(name: str) -> None:
+    recipe = load_recipe(RECIPES / f"{name}.yaml")
+    placed = check_cluster(stages_of(recipe), ROOT / "cluster.yaml")
+    assert [re.findall(r"room for \d+ ([\w-]+)", line) for line in placed][:2] == [["draw-spot"], ["judge-spot"]]
 
 
 def test_nodes_run_the_ray_and_the_extra_of_this_project(cluster: dict[str, Any]) -> None:

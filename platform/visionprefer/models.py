@@ -149,13 +149,14 @@ def _folder_digest(folder: Path) -> str:
 def _hub_commit(name: str, revision: str | None) -> str:
     """The commit that a branch or tag stands for: as the hub says or, out of its reach, as the local cache does."""
     try:
+        import httpx
         import huggingface_hub as hub
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
     except ImportError as error:
         raise missing_extra("huggingface_hub", "local") from error
     try:
         return str(hub.HfApi().model_info(name, revision=revision, timeout=30).sha)
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).splitlines()[0]
     try:
         cached = hub.snapshot_download(name, revision=revision, local_files_only=True)

@@ -1,7 +1,7 @@
 """Models of the true classes with random weights: they show that a machine and a recipe work before anything is
 downloaded, and stand for real ones in tests and benchmarks, where only sizes matter.
 
-    python -m visionprefer.random_models tiny-sd|tiny-sdxl|tiny-llava|sd15|sdxl FOLDER
+    python -m visionprefer.random_models tiny-sd|tiny-sdxl|tiny-llava|sd15|sd21|sdxl FOLDER
 """
 
 import sys
@@ -21,7 +21,7 @@ TEMPLATE = (
 )
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 
-# UNet, VAE and text encoder of each size; those of "sd15" and "sdxl" are the published architectures.
+# UNet, VAE and text encoder of each size; those of "sd15", "sd21" and "sdxl" are the published architectures.
 _UNETS: dict[str, dict[str, Any]] = {
     "tiny-sd": {
         "sample_size": 8,
@@ -49,6 +49,12 @@ _UNETS: dict[str, dict[str, Any]] = {
         "norm_num_groups": 8,
     },
     "sd15": {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
+    "sd21": {
+        "sample_size": 96,
+        "cross_attention_dim": 1024,
+        "attention_head_dim": (5, 10, 20, 20),
+        "use_linear_projection": True,
+    },
     "sdxl": {
         "sample_size": 128,
         "block_out_channels": (320, 640, 1280),
@@ -70,6 +76,7 @@ _VAES: dict[str, dict[str, Any]] = {
 _TEXT_ENCODERS: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
     "clip-l": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "clip-h": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16},
     "clip-bigg": {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20},
 }
 
@@ -79,20 +86,20 @@ def stable_diffusion(folder: Path, size: str = "tiny-sd", seed: int = 0, dtype: 
 
     Args:
         folder: where to write it.
-        size: "tiny-sd" (64 px) or "sd15" (the published architecture, 512 px).
+        size: "tiny-sd" (64 px), or the published architectures "sd15" (512 px) and "sd21" (768 px, v-prediction).
         seed: of the weights.
         dtype: precision of the weights, as torch names it.
     """
     from diffusers import StableDiffusionPipeline
 
-    text = "tiny" if size == "tiny-sd" else "clip-l"
+    text = {"tiny-sd": "tiny", "sd15": "clip-l", "sd21": "clip-h"}[size]
     with _random_weights(seed, dtype):
         pipeline = StableDiffusionPipeline(
             vae=_vae("tiny" if size == "tiny-sd" else "full"),
             unet=_unet(size),
             text_encoder=_text_encoder(text),
             tokenizer=clip_tokenizer(),
-            scheduler=_scheduler(),
+            scheduler=_scheduler("v_prediction" if size == "sd21" else "epsilon"),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
@@ -271,7 +278,7 @@ def _text_encoder(size: str, projected: bool = False) -> Any:
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
 
 
-def _scheduler() -> Any:
+def _scheduler(prediction_type: str = "epsilon") -> Any:
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
@@ -281,6 +288,7 @@ def _scheduler() -> Any:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
+        prediction_type=prediction_type,
     )
 
 

@@ -11,19 +11,32 @@ from visionprefer.recipe import Workers
 from visionprefer_pipelines.cli import app
 from visionprefer_pipelines.cluster_file import NodeType, check_cluster, read_cluster
 
-OURS = Path(__file__).parents[2] / "cluster.yaml"
+CLUSTER = """
+max_workers: 12
+head_node_type: head
+available_node_types:
+  head: {resources: {CPU: 0}, node_config: {}}
+  cpu: {resources: {CPU: 16}, max_workers: 4, node_config: {}}
+  gpu: {resources: {CPU: 8, GPU: 1}, max_workers: 8, node_config: {}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    return tmp_path / "cluster.yaml"
 
 
 def workers(**settings: object) -> Workers:
     return Workers.model_validate(settings)
 
 
-def test_machines_are_counted_as_the_autoscaler_would_start_them(tmp_path: Path) -> None:
-    cluster = read_cluster(OURS)
+def test_machines_are_counted_as_the_autoscaler_would_start_them(file: Path, tmp_path: Path) -> None:
+    cluster = read_cluster(file)
     kinds = {kind.name: kind for kind in cluster.kinds}
     assert kinds["head"] == NodeType("head", {"CPU": 0.0}, 1)
     assert kinds["gpu"] == NodeType("gpu", {"CPU": 8.0, "GPU": 1.0}, 8)
-    told = yaml.safe_load(OURS.read_text())
+    told = yaml.safe_load(CLUSTER)
     told["max_workers"] = 3
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(told))
     assert {kind.name: kind.most for kind in read_cluster(tmp_path / "small.yaml").kinds} == {
@@ -35,7 +48,7 @@ def test_machines_are_counted_as_the_autoscaler_would_start_them(tmp_path: Path)
 
 def test_all_kinds_together_are_no_more_than_the_cluster_may_have(tmp_path: Path) -> None:
     """Three machines of each of two kinds, and three in all."""
-    told = yaml.safe_load(OURS.read_text())
+    told = yaml.safe_load(CLUSTER)
     told["max_workers"] = 3
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(told))
     assert check_cluster({"judge.workers": workers(actors=4, num_cpus=8)}, tmp_path / "small.yaml")
@@ -43,9 +56,9 @@ def test_all_kinds_together_are_no_more_than_the_cluster_may_have(tmp_path: Path
         check_cluster({"judge.workers": workers(actors=9, num_cpus=8)}, tmp_path / "small.yaml")
 
 
-def test_where_actors_could_be_placed_is_told() -> None:
+def test_where_actors_could_be_placed_is_told(file: Path) -> None:
     stages = {"images.workers": workers(actors=4, num_gpus=1), "judge.workers": workers(actors=(2, 9), num_cpus=4)}
-    assert check_cluster(stages, OURS) == [
+    assert check_cluster(stages, file) == [
         "images.workers: 4 actors of 1 CPU and 1 GPU; there is room for 8 gpu",
         "judge.workers: 2 actors of 4 CPU; there is room for 16 cpu, 16 gpu",
     ]
@@ -72,9 +85,9 @@ def test_where_actors_could_be_placed_is_told() -> None:
         ),
     ],
 )
-def test_what_would_wait_for_ever_is_told(stages: dict[str, Workers], told: str) -> None:
+def test_what_would_wait_for_ever_is_told(file: Path, stages: dict[str, Workers], told: str) -> None:
     with pytest.raises(InputError) as raised:
-        check_cluster(stages, OURS)
+        check_cluster(stages, file)
     assert "some actors would wait for ever" in str(raised.value)
     assert told in str(raised.value)
 
@@ -95,8 +108,8 @@ def test_a_file_that_is_no_cluster_is_told(tmp_path: Path, text: str, told: str)
     assert told in str(raised.value)
 
 
-def test_a_recipe_is_checked_against_a_cluster() -> None:
-    asked = ["recipe", "check", "quickstart", "--cluster", str(OURS)]
+def test_a_recipe_is_checked_against_a_cluster(file: Path) -> None:
+    asked = ["recipe", "check", "quickstart", "--cluster", str(file)]
     answer = CliRunner().invoke(app, asked)
     assert answer.exit_code == 0, answer.output
     assert "images.workers: 1 actors of 1 CPU; there is room for 64 cpu, 64 gpu" in answer.output

@@ -70,7 +70,9 @@ def train_ppo(recipe: PPORecipe, endpoint: str, out: Path, progress: Progress, a
         actors = start_workers(recipe, model, endpoint, token)
         try:
             task = Task(recipe, model, prompts, actors, _watching(recipe, served, split["held_out"], progress))
-            train(Run("ppo", out, trained_on, recipe.workers, recipe.retries), learn, task, progress, write_card)
+            others = {"rollout_workers": recipe.rollout_workers}
+            described = Run("ppo", out, trained_on, recipe.workers, recipe.retries, others)
+            train(described, learn, task, progress, write_card)
         finally:
             for actor in actors:
                 ray.kill(actor)

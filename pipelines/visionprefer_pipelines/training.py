@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
@@ -17,7 +18,9 @@ from ray.train.torch import TorchTrainer
 from visionprefer.errors import InputError
 from visionprefer.recipe import Workers
 from visionprefer.schema import content_id
-from visionprefer_pipelines.progress import Progress
+from visionprefer_pipelines.demand import fewest, wanted
+from visionprefer_pipelines.machines import waiting
+from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES, Progress
 from visionprefer_pipelines.training_worker import MODEL
 from visionprefer_pipelines.units import commit_log
 
@@ -44,6 +47,7 @@ class Run(NamedTuple):
         out: the folder that gets it.
         trained_on: everything that decides what is learnt, for `training.json`.
         workers, retries: of the recipe.
+        others: who works beside them, by the recipe's field.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Run(NamedTuple):
     trained_on: dict[str, Any]
     workers: Workers
     retries: int
+    others: dict[str, Workers] = {}  # noqa: RUF012  a tuple's default, which nobody changes
 
 
 def is_trained(out: Path) -> bool:
@@ -94,7 +99,7 @@ def train(
         write_card: given the folder and the record.
     """
     log = commit_log()
-    result = _followed(_trainer(run, learn, {"task": task, "log": log}), log, run.out, progress)
+    result = _followed(_trainer(run, learn, {"task": task, "log": log}), log, run, progress)
     with result.checkpoint.as_directory() as folder:
         shutil.copytree(Path(folder) / MODEL, run.out, dirs_exist_ok=True)
     course = {name: result.metrics[name] for name in ("history", "seconds")}
@@ -107,14 +112,11 @@ def train(
 
 def _trainer(run: Run, learn: Callable[[dict[str, Any]], None], config: dict[str, Any]) -> TorchTrainer:
     workers = run.workers
-    resources = {"CPU": workers.num_cpus, **workers.resources}
-    if workers.num_gpus:
-        resources["GPU"] = workers.num_gpus
     return TorchTrainer(
         learn,
         train_loop_config=config,
         scaling_config=ScalingConfig(
-            num_workers=int(str(workers.actors)), use_gpu=workers.num_gpus > 0, resources_per_worker=resources
+            num_workers=fewest(workers), use_gpu=workers.num_gpus > 0, resources_per_worker=wanted(workers)
         ),
         run_config=RunConfig(
             name=run.name,
@@ -125,15 +127,22 @@ def _trainer(run: Run, learn: Callable[[dict[str, Any]], None], config: dict[str
     )
 
 
-def _followed(trainer: TorchTrainer, log: Any, out: Path, progress: Progress) -> Any:
-    """Train, and pass on what the workers say and show meanwhile."""
+def _followed(trainer: TorchTrainer, log: Any, run: Run, progress: Progress) -> Any:
+    """Train, and pass on what the workers say and show meanwhile, and what they wait for."""
     training: Future[Any] = Future()
     # No executor's thread: Python would wait for it, and a person who stops a training would wait for its end.
     Thread(target=_settle, args=(training, trainer), daemon=True).start()
+    asked, waits = time.monotonic(), ""
     while not training.done():
         time.sleep(0.5)
-        _pass_on(log, out, progress)
-    _pass_on(log, out, progress)
+        _pass_on(log, run.out, progress)
+        if time.monotonic() - asked > SECONDS_BETWEEN_LINES:
+            asked, before = time.monotonic(), waits
+            with suppress(ray.exceptions.RayError):
+                waits = waiting({"workers": run.workers, **run.others})
+            if waits and waits != before:
+                progress.say(waits)
+    _pass_on(log, run.out, progress)
     return training.result()
 
 

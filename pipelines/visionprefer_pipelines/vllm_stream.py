@@ -24,6 +24,7 @@ from visionprefer.judging.rubric import JSON_FORM
 from visionprefer.models import Model
 from visionprefer.recipe import EngineSettings
 from visionprefer.store import Shards
+from visionprefer_pipelines.demand import wanted
 from visionprefer_pipelines.units import Batch, Read, named, telling_what_to_mend
 
 AROUND = 0.1  # CPU cores reserved for each worker of the stages around the engine
@@ -185,7 +186,6 @@ def _processor(settings: EngineSettings, model: Model, reads_images: bool) -> An
     actors = workers.actors if isinstance(workers.actors, tuple) else (workers.actors, workers.actors)
     on_cpu = not workers.num_gpus
     dtype = settings.dtype if settings.dtype != "auto" else "float32" if on_cpu else "bfloat16"
-    bundle = {"CPU": workers.num_cpus, **({} if on_cpu else {"GPU": workers.num_gpus}), **workers.resources}
     defaults = {"dtype": dtype, "structured_outputs_config": {"backend": "guidance"}, "enforce_eager": on_cpu}
     return vLLMEngineProcessorConfig(
         model_source=model.location,
@@ -193,7 +193,7 @@ def _processor(settings: EngineSettings, model: Model, reads_images: bool) -> An
         runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")}},
         batch_size=settings.batch_size,
         concurrency=actors,
-        placement_group_config={"bundle_per_worker": bundle},
+        placement_group_config={"bundle_per_worker": wanted(workers)},
         prepare_multimodal_stage={"chat_template_content_format": "openai", "num_cpus": AROUND}
         if reads_images
         else False,

@@ -109,7 +109,9 @@ def _watching(log: Any, tables: Tables, stages: dict[str, Workers], progress: Pr
     import ray
 
     from visionprefer_pipelines.machines import waiting
+    from visionprefer_pipelines.measures import pending_rows
 
+    pending = pending_rows()
     ended = threading.Event()
     said: set[str] = set()
     to_mend: list[str] = []
@@ -128,7 +130,10 @@ def _watching(log: Any, tables: Tables, stages: dict[str, Workers], progress: Pr
                 elif entry not in said:  # once, however many actors say it
                     said.add(entry)
                     progress.say(entry)
-        progress.update(*tables.counts(), waits)
+        images, replies = tables.counts()
+        for stage, counts in (("images", images), ("replies", replies)):
+            pending.set(counts.pending, {"stage": stage})
+        progress.update(images, replies, waits)
 
     def watch() -> None:
         written = asked = time.monotonic()

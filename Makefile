@@ -40,7 +40,7 @@ clean: ## Remove what make made, but for runs/.
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/pip install --group dev --editable '.[local,api,notebook]'
+	$(BIN)/pip install --group dev --editable '.[local,api,loggers,notebook]'
 	touch $@
 
 # VLLM_INSTALL, given an environment, puts vLLM into it: a script, as vLLM for the CPU takes more than pip.

@@ -196,6 +196,21 @@ def estimate(
 
 
 @app.command()
+def doctor(
+    recipe: Annotated[str | None, typer.Argument(help="Whose actors are to find room: a YAML file or a name.")] = None,
+    set_: Set = None,
+    address: Address = None,
+) -> None:
+    """Say what is installed, what the cluster has, and what is missing; exit with 1 if that would stop a run."""
+    from visionprefer_pipelines.doctor import look
+    from visionprefer_pipelines.show_doctor import show_found
+
+    found = look(_load(recipe, set_) if recipe else None, address)
+    show_found(found, console_of())
+    raise typer.Exit(1 if found.problems else 0)
+
+
+@app.command()
 def show(run_dir: RunArgument) -> None:
     """Show what a run has, as tables."""
     from visionprefer_pipelines.show import show as show_run
@@ -273,7 +288,8 @@ def recipe_check(
 ) -> None:
     """Check a recipe, and that its prompts and models are there."""
     from visionprefer_pipelines.cluster_file import check_cluster
-    from visionprefer_pipelines.preparation import check, stages_of
+    from visionprefer_pipelines.demand import stages_of
+    from visionprefer_pipelines.preparation import check
 
     console, settings = console_of(), _load(recipe, set_)
     if cluster:

@@ -14,7 +14,7 @@ import ray
 
 from visionprefer.errors import InputError
 from visionprefer.recipe import Workers
-from visionprefer_pipelines.cluster_file import fewest
+from visionprefer_pipelines.demand import fewest, wanted
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # for the names of committed shards, which are all that runs send through it
 SECONDS_TO_ANSWER = 5.0
@@ -62,9 +62,9 @@ def connected(
 
 def check_resources(stages: dict[str, Workers], machine: dict[str, float]) -> None:
     """Raise InputError if the actors want GPUs or custom resources that `machine` has not: they would wait for ever."""
-    wanted = {field: {"GPU": workers.num_gpus, **workers.resources} for field, workers in stages.items()}
-    for name in dict.fromkeys(name for resources in wanted.values() for name in resources):
-        each = {field: resources[name] for field, resources in wanted.items() if resources.get(name)}
+    asked = {field: wanted(workers) for field, workers in stages.items()}
+    for name in dict.fromkeys(name for resources in asked.values() for name in resources if name != "CPU"):
+        each = {field: resources[name] for field, resources in asked.items() if name in resources}
         there = machine.get(name, 0)
         if sum(amount * fewest(stages[field]) for field, amount in each.items()) <= there:
             continue

@@ -1,6 +1,5 @@
 """Whether a cluster that Ray's autoscaler would make from a YAML file could ever place the actors of a recipe."""
 
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +7,7 @@ import yaml
 
 from visionprefer.errors import InputError
 from visionprefer.recipe import Workers
+from visionprefer_pipelines.demand import fewest, listed, room, wanted
 
 
 class NodeType(NamedTuple):
@@ -67,12 +67,11 @@ def check_cluster(stages: dict[str, Workers], file: Path) -> list[str]:
     cluster = read_cluster(file)
     placed, problems = [], []
     for field, workers in stages.items():
-        wanted = _wanted(workers)
-        told = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items())
-        room = {kind.name: kind.most * _on_one(wanted, kind) for kind in cluster.kinds if _on_one(wanted, kind)}
-        largest = max((_on_one(wanted, kind) for kind in cluster.kinds), default=0)
-        most = min(sum(room.values()), (1 + cluster.most) * largest)
-        if not room:
+        told = listed(asked := wanted(workers))
+        on_one = {kind.name: here for kind in cluster.kinds if (here := room(asked, kind.resources))}
+        places = {kind.name: kind.most * on_one[kind.name] for kind in cluster.kinds if kind.name in on_one}
+        most = min(sum(places.values()), (1 + cluster.most) * max(on_one.values(), default=0))
+        if not places:
             there = "; ".join(f"{kind.name}: {_listed(kind.resources)}" for kind in cluster.kinds)
             problems.append(
                 f"{field}: an actor wants {told}, and no machine has so much ({there}): write less, or add a node type"
@@ -80,31 +79,21 @@ def check_cluster(stages: dict[str, Workers], file: Path) -> list[str]:
         elif most < fewest(workers):
             problems.append(
                 f"{field}.actors is {fewest(workers)}, each of {told}, and there is room for {most} "
-                f"({_listed(room)}): write fewer actors, or a larger max_workers"
+                f"({_listed(places)}): write fewer actors, or a larger max_workers"
             )
         else:
-            placed.append(f"{field}: {fewest(workers)} actors of {told}; there is room for {_listed(room)}")
+            placed.append(f"{field}: {fewest(workers)} actors of {told}; there is room for {_listed(places)}")
     problems = problems or _together(stages, cluster)
     if problems:
         raise InputError(f"--cluster {file}: some actors would wait for ever.\n" + "\n".join(problems))
     return placed
 
 
-def fewest(workers: Workers) -> int:
-    """How many actors there are at least."""
-    return workers.actors if isinstance(workers.actors, int) else workers.actors[0]
-
-
-def _on_one(wanted: dict[str, float], kind: NodeType) -> int:
-    """How many such actors one machine holds."""
-    return min(math.floor(kind.resources.get(name, 0) / amount) for name, amount in wanted.items())
-
-
 def _together(stages: dict[str, Workers], cluster: Cluster) -> list[str]:
     """What all stages want at once, where that is more than all machines have."""
     problems = []
     for name in dict.fromkeys(["CPU", "GPU", *(name for workers in stages.values() for name in workers.resources)]):
-        amounts = {field: fewest(workers) * _wanted(workers).get(name, 0) for field, workers in stages.items()}
+        amounts = {field: fewest(workers) * wanted(workers).get(name, 0) for field, workers in stages.items()}
         each = {field: amount for field, amount in amounts.items() if amount}
         there = sum(kind.most * kind.resources.get(name, 0) for kind in cluster.kinds)
         there = min(there, (1 + cluster.most) * max(kind.resources.get(name, 0) for kind in cluster.kinds))
@@ -114,12 +103,6 @@ def _together(stages: dict[str, Workers], cluster: Cluster) -> list[str]:
                 f"have {there:g}: write fewer actors, or a larger max_workers"
             )
     return problems
-
-
-def _wanted(workers: Workers) -> dict[str, float]:
-    """What each actor reserves."""
-    reserved = {"CPU": workers.num_cpus, "GPU": workers.num_gpus, **workers.resources}
-    return {name: amount for name, amount in reserved.items() if amount}
 
 
 def _listed(amounts: dict[str, Any]) -> str:

@@ -50,7 +50,8 @@ def train_dpo(recipe: DPORecipe, data: str, out: Path, progress: Progress, addre
         **about,
         "recipe": recipe.model_dump(mode="json", exclude=ANY_WAY),
     }
-    if not is_to_do(out, trained_on, progress):
+    run = Run("dpo", out, trained_on, recipe)
+    if not is_to_do(run, progress):
         return out
     tell_of_long_prompts(model, [prompt for file in files for prompt in _prompts(source.store, file)], progress)
     parts = [{"file": file, "name": f"{encoded_folder(model)}/{Path(file).name}"} for file in files]
@@ -62,7 +63,7 @@ def train_dpo(recipe: DPORecipe, data: str, out: Path, progress: Progress, addre
     with connected(address, {"workers": recipe.workers, "readers": READERS}, object_store_bytes=None):
         what = f"a pair of {recipe.aspect!r}{least}"
         task = prepare(recipe, model, source.store, parts, _read, (what, learnable), progress)
-        train(Run("dpo", out, trained_on, recipe.workers, recipe.retries), learn, task, progress, write_card)
+        train(run, learn, task, progress, write_card)
     return out
 
 

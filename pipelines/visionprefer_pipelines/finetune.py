@@ -48,7 +48,8 @@ def train_finetune(
         **about,
         "recipe": recipe.model_dump(mode="json", exclude=ANY_WAY),
     }
-    if not is_to_do(out, trained_on, progress):
+    run = Run("finetune", out, trained_on, recipe)
+    if not is_to_do(run, progress):
         return out
     prompt_of = dict(zip(*source.images.table(["image_id", "prompt"]).to_pydict().values(), strict=True))
     tell_of_long_prompts(model, [prompt_of[image_id] for image_id in best], progress)
@@ -58,7 +59,7 @@ def train_finetune(
     ]
     with connected(address, {"workers": recipe.workers, "readers": READERS}, object_store_bytes=None):
         task = prepare(recipe, model, source.store, parts, _read, ("an image that is good enough", len), progress)
-        train(Run("finetune", out, trained_on, recipe.workers, recipe.retries), learn, task, progress, write_card)
+        train(run, learn, task, progress, write_card)
     return out
 
 

@@ -108,7 +108,7 @@ def learn(config: dict[str, Any]) -> None:
     prompts = stream([step.groups[worker::workers] for step in steps], read)
     for number, (step, rows) in enumerate(zip(steps, prompts, strict=True), start=first):
         told.append(fit.step(_cut(rows, task, step.epoch), number))
-        course.stepped(number, told[-1]["loss"])
+        course.stepped(number, told[-1]["loss"], told[-1])
         if course.is_due(number + 1):
             _note(course, number + 1, told)
             course.report(number + 1, fit.state())

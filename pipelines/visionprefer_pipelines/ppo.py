@@ -62,15 +62,15 @@ def train_ppo(recipe: PPORecipe, endpoint: str, out: Path, progress: Progress, a
         **about,
         "recipe": recipe.model_dump(mode="json", exclude=ANY_WAY),
     }
-    if not is_to_do(out, trained_on, progress):
+    run = Run("ppo", out, trained_on, recipe, {"rollout_workers": recipe.rollout_workers})
+    if not is_to_do(run, progress):
         return out
     tell_of_long_prompts(model, [prompt for _, prompt in prompts], progress)
-    stages = {"workers": recipe.workers, "rollout_workers": recipe.rollout_workers}
-    with connected(address, stages, object_store_bytes=None):
+    with connected(address, {"workers": recipe.workers, **run.others}, object_store_bytes=None):
         actors = start_workers(recipe, model, endpoint, token)
         try:
             task = Task(recipe, model, prompts, actors, _watching(recipe, served, split["held_out"], progress))
-            train(Run("ppo", out, trained_on, recipe.workers, recipe.retries), learn, task, progress, write_card)
+            train(run, learn, task, progress, write_card)
         finally:
             for actor in actors:
                 ray.kill(actor)

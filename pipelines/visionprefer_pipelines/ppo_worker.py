@@ -183,6 +183,8 @@ def _note(
     failed = len(values) - len(known)
     row = {"rollout": number + 1, "reward": total_, "rewards": means, "failed": failed, "watched": _plain(seen), **told}
     course.history.append(row)
+    watched = {name: spread.mean for name, spread in (seen or {}).items()}
+    course.measured(number + 1, {**row, "watched": watched})
     sentence = f"rollout {number + 1:,} of {course.steps:,}: reward {'–' if total_ is None else f'{total_:+.3f}'}"
     if failed:
         why = next(one.error for one in values if one.rewards is None)

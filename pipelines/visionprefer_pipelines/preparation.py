@@ -13,7 +13,7 @@ from visionprefer.judging.judge import judge_digest
 from visionprefer.models import Model, find_model, served_model
 from visionprefer.plan import Plan, plan_existing, plan_generation, write_plan
 from visionprefer.prompts import Prompts, clean_prompts, clean_text, read_prompts
-from visionprefer.recipe import ImageModel, JudgeSettings, Recipe, Workers
+from visionprefer.recipe import ImageModel, JudgeSettings, Recipe
 from visionprefer.schema import REJECTED_PROMPTS, content_id
 from visionprefer.store import Store
 
@@ -87,14 +87,6 @@ def check(recipe: Recipe) -> list[str]:
         images = f"{prompts.kept.num_rows * of_a_prompt} images to make and judge"
     counts = f"{prompts.kept.num_rows} prompts kept, {prompts.rejected.num_rows} rejected"
     return [*(f"· {note}" for note in _notes(recipe, prompts)), f"{counts}; {images}"]
-
-
-def stages_of(recipe: Recipe) -> dict[str, Workers]:
-    """Who works in a run, by the field that says how many they are."""
-    stages = {"images.workers": recipe.images.workers, "judge.workers": recipe.judge.workers}
-    if recipe.judge.engine == "vllm":
-        stages["around the judge"] = Workers()  # who reads and commits the rows that its engines answer
-    return stages
 
 
 def _notes(recipe: Recipe, prompts: Prompts) -> list[str]:

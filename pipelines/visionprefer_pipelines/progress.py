@@ -21,6 +21,7 @@ class Progress:
         self._bars: Bars | None = None
         self._started = self._told = time.monotonic()
         self._done_before = 0
+        self._waits = ""
 
     def __enter__(self) -> Self:
         return self
@@ -45,9 +46,12 @@ class Progress:
         if again:
             self.say(f"{again} failed {'row is' if again == 1 else 'rows are'} taken up again")
 
-    def update(self, images: Counts, replies: Counts) -> None:
-        """Show how far it has come."""
+    def update(self, images: Counts, replies: Counts, waits: str = "") -> None:
+        """Show how far it has come, and which stages wait for what, if any do."""
         if self.console.is_terminal:
+            if waits and waits != self._waits:
+                self.say(waits)
+            self._waits = waits
             self._bars = self._bars or self._new_bars()
             for task, counts in zip(self._bars.task_ids, (images, replies), strict=True):
                 completed = counts.done + counts.failed
@@ -57,7 +61,8 @@ class Progress:
             rate = (images.done + replies.done - self._done_before) / (self._told - self._started)
             self.console.print(
                 f"images {images.done}/{images.planned} ({images.failed} failed), "
-                f"replies {replies.done}/{replies.planned} ({replies.failed} failed), {rate:.1f} rows/s",
+                f"replies {replies.done}/{replies.planned} ({replies.failed} failed), {rate:.1f} rows/s"
+                + (f"; {waits}" if waits else ""),
                 highlight=False,
             )
 

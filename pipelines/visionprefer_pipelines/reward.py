@@ -51,9 +51,10 @@ def train_reward(recipe: RewardRecipe, data: str, out: Path, progress: Progress,
         "backbone_digest": backbone.digest,
         "recipe": recipe.model_dump(mode="json", exclude=ANY_WAY),
     }
-    if not is_to_do(out, trained_on, progress):
+    run = Run("vpscore", out, trained_on, recipe)
+    if not is_to_do(run, progress):
         return out
     with connected(address, {"workers": workers, "readers": READERS}):
         task = Task(recipe, backbone, trained_on, source.store, groups)
-        train(Run("vpscore", out, trained_on, workers, recipe.retries), learn, task, progress, write_card)
+        train(run, learn, task, progress, write_card)
     return out

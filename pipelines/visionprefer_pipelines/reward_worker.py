@@ -93,9 +93,9 @@ def learn(config: dict[str, Any]) -> None:
     validation = source.shared(task.groups["validation"])
     for number, prompts in enumerate(source.prompts(source.mine(steps[first:]), "training"), start=first):
         losses = fit.step(_cut(prompts, source), number, worker)
-        course.stepped(number, next(iter(losses.values())))
+        course.stepped(number, next(iter(losses.values())), {"loss": losses})
         if epoch := ends.get(number + 1):
-            course.validated(epoch, model, *fit.validate(source.batches(validation, "validation")))
+            course.validated(epoch, number + 1, model, *fit.validate(source.batches(validation, "validation")))
         if epoch or (number + 1) % STEPS_BETWEEN_CHECKPOINTS == 0:
             course.report(number + 1, fit.state() | {"best": course.best})
     model.load_state_dict(course.best)
@@ -110,11 +110,14 @@ class RewardCourse(Course):
         super().__init__(log, steps)
         self.best: dict[str, torch.Tensor] = {}
 
-    def validated(self, epoch: int, model: VPScore, losses: dict[str, float], right: dict[str, float]) -> None:
+    def validated(
+        self, epoch: int, step: int, model: VPScore, losses: dict[str, float], right: dict[str, float]
+    ) -> None:
         """Tell of an epoch, and keep its model if it is the best so far."""
         score = model.config.scores[0]
         is_best = not self.history or losses[score] < min(one["loss"][score] for one in self.history)
         self.history.append({"epoch": epoch, "loss": losses, "right": right})
+        self.measured(step, {"validation_loss": losses, "right": right})
         shares = ", ".join(f"{name} {share:.1%}" for name, share in right.items())
         self.say(f"epoch {epoch}: validation loss {losses[score]:.3f}{' (best)' if is_best else ''}; right: {shares}")
         if is_best:

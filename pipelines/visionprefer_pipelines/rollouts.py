@@ -1,6 +1,7 @@
 """Actors that draw images for PPO, and ask an endpoint what they are worth while they draw the next ones."""
 
 import io
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from visionprefer.align.watch import grid
 from visionprefer.devices import choose
 from visionprefer.models import Model
 from visionprefer.schema import OVERALL
+from visionprefer_pipelines.measures import RowMeasures
 from visionprefer_pipelines.policies import policy_of
 from visionprefer_serve.client import RewardClient, RewardError
 from visionprefer_serve.wire import Answer
@@ -72,6 +74,7 @@ class RolloutWorker:
         self.pipeline = self.policy.pipeline.to(self.device)  # it reads prompts and decodes latents too
         self.scheduler = sampler(self.pipeline, recipe.num_inference_steps)
         self.endpoint, self.token = endpoint, token
+        self.measures = RowMeasures("rollouts")  # done: with a reward
         self.clients: dict[str | None, RewardClient] = {}
 
     def draw(self, version: int, weights: list[torch.Tensor], requests: Sequence[Request]) -> Drawn:
@@ -82,6 +85,7 @@ class RolloutWorker:
             weights: of the policy that learns, in its order.
             requests: at least one.
         """
+        began = time.monotonic()
         self._take(version, weights)
         parts: list[tuple[Rollout, Guided]] = []
         valued: list[Future[list[Valued]]] = []
@@ -97,7 +101,10 @@ class RolloutWorker:
         for further, told in parts[1:]:
             rollout, guided = rollout.beside(further), guided.beside(told)
         rollout = Rollout._make(part.cpu() for part in rollout)
-        return Drawn(self.version, rollout, guided.to(_CPU), [one for values in valued for one in values.result()])
+        values = [one for part in valued for one in part.result()]
+        missing = sum(one.rewards is None for one in values)
+        self.measures.count(len(values) - missing, missing, time.monotonic() - began)
+        return Drawn(self.version, rollout, guided.to(_CPU), values)
 
     def look(
         self, version: int, weights: list[torch.Tensor], requests: Sequence[Request], by: Sequence[Reward]

@@ -1,6 +1,5 @@
 """One run, from a recipe to a preference dataset: prepare, stream, derive. Running again goes on where it stopped."""
 
-import importlib.metadata
 import threading
 import time
 from collections.abc import Iterator
@@ -17,14 +16,16 @@ from visionprefer.errors import InputError, what_to_mend
 from visionprefer.judging.between_judges import voted_preferences
 from visionprefer.judging.preferences import preferences
 from visionprefer.judging.scores import judgements
-from visionprefer.recipe import Recipe
+from visionprefer.recipe import Recipe, Workers
 from visionprefer.report import write_report
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import content_id
 from visionprefer.statistics import spent, statistics
 from visionprefer.store import Commit, Store
 from visionprefer.training_table import write_training
-from visionprefer_pipelines.preparation import Prepared, prepare, stages_of
+from visionprefer_pipelines.demand import stages_of
+from visionprefer_pipelines.extras import versions
+from visionprefer_pipelines.preparation import Prepared, prepare
 from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES, Progress
 from visionprefer_pipelines.tables import Tables
 
@@ -82,11 +83,12 @@ def _stream(
     from visionprefer_pipelines.dataset import stream
     from visionprefer_pipelines.units import commit_log
 
-    with connected(address, stages_of(recipe)):
+    stages = stages_of(recipe)
+    with connected(address, stages):
         log, paid = commit_log(), spent(tables.replies)["cost"] or 0.0
         for _ in range(1 + tables.is_joint + tables.asks_once):
             dataset = stream(recipe, tables.replies, prepared.models, prepared.judge, work, log, paid)
-            with _watching(log, tables, progress):
+            with _watching(log, tables, stages, progress):
                 for _ in dataset.iter_batches(batch_size=None):
                     pass
             tables.recover(tables.commits())  # what the log says is for the eye; what is in the folder counts
@@ -102,10 +104,14 @@ def _stream(
 
 
 @contextmanager
-def _watching(log: Any, tables: Tables, progress: Progress) -> Iterator[None]:
-    """While the block lasts, enter in the manifest what the stream commits, and show it."""
+def _watching(log: Any, tables: Tables, stages: dict[str, Workers], progress: Progress) -> Iterator[None]:
+    """While the block lasts, enter in the manifest what the stream commits, and show it and who waits for a place."""
     import ray
 
+    from visionprefer_pipelines.machines import waiting
+    from visionprefer_pipelines.measures import pending_rows
+
+    pending = pending_rows()
     ended = threading.Event()
     said: set[str] = set()
     to_mend: list[str] = []
@@ -113,7 +119,7 @@ def _watching(log: Any, tables: Tables, progress: Progress) -> Iterator[None]:
     manifest = tables.manifest
     began = time.monotonic() - manifest.get("seconds", 0.0)
 
-    def take() -> None:
+    def take(waits: str = "") -> None:
         # A cluster that does not answer hides nothing: shards are found in the folder.
         with suppress(ray.exceptions.RayError):
             for kind, entry in ray.get(log.take.remote(), timeout=30):
@@ -124,12 +130,20 @@ def _watching(log: Any, tables: Tables, progress: Progress) -> Iterator[None]:
                 elif entry not in said:  # once, however many actors say it
                     said.add(entry)
                     progress.say(entry)
-        progress.update(*tables.counts())
+        images, replies = tables.counts()
+        for stage, counts in (("images", images), ("replies", replies)):
+            pending.set(counts.pending, {"stage": stage})
+        progress.update(images, replies, waits)
 
     def watch() -> None:
-        written = time.monotonic()
+        written = asked = time.monotonic()
+        waits = ""
         while not ended.wait(0.5):
-            take()
+            if time.monotonic() - asked > SECONDS_BETWEEN_LINES:
+                with suppress(ray.exceptions.RayError):
+                    waits = waiting(stages)
+                asked = time.monotonic()
+            take(waits)
             if time.monotonic() - written > MANIFEST_SECONDS:
                 manifest["seconds"] = time.monotonic() - began
                 with suppress(OSError):  # the workers meet a full disk too, and stop the run
@@ -174,7 +188,7 @@ def _derive(recipe: Recipe, store: Store, manifest: dict[str, Any], progress: Pr
     }
     training = write_training(store, pairs, folder.images, digest)
     files |= _ask_oracle(recipe, folder, progress)
-    derived = {"digest": digest, "files": files, "training": training, "packages": _packages()}
+    derived = {"digest": digest, "files": files, "training": training, "packages": versions(PACKAGES)}
     folder.manifest["derived"] = derived
     store.write("statistics.json", statistics(folder).model_dump_json(indent=1).encode())
     write_report(folder)
@@ -202,15 +216,6 @@ def _counted(images: Iterator[pa.Table], progress: Progress) -> Iterator[pa.Tabl
         if time.monotonic() - told > SECONDS_BETWEEN_LINES:
             progress.say(f"the oracle has seen {asked}")
             told = time.monotonic()
-
-
-def _packages() -> dict[str, str]:
-    """Versions that the tables were made with."""
-    found = {}
-    for package in PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
 
 
 @contextmanager

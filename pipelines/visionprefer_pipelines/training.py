@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
@@ -17,7 +18,12 @@ from ray.train.torch import TorchTrainer
 from visionprefer.errors import InputError
 from visionprefer.recipe import Workers
 from visionprefer.schema import content_id
-from visionprefer_pipelines.progress import Progress
+from visionprefer.training_settings import TrainingSettings
+from visionprefer_pipelines import loggers
+from visionprefer_pipelines.demand import fewest, wanted
+from visionprefer_pipelines.machines import waiting
+from visionprefer_pipelines.measures import training_numbers
+from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES, Progress
 from visionprefer_pipelines.training_worker import MODEL
 from visionprefer_pipelines.units import commit_log
 
@@ -31,6 +37,7 @@ ANY_WAY = {
     "retry_for",
     "accumulation",
     "gradient_checkpointing",
+    "logger",
     "watch",
 }
 MADE_FROM = "training.json"
@@ -43,14 +50,15 @@ class Run(NamedTuple):
         name: of what is trained.
         out: the folder that gets it.
         trained_on: everything that decides what is learnt, for `training.json`.
-        workers, retries: of the recipe.
+        settings: the recipe.
+        others: who works beside them, by the recipe's field.
     """
 
     name: str
     out: Path
     trained_on: dict[str, Any]
-    workers: Workers
-    retries: int
+    settings: TrainingSettings
+    others: dict[str, Workers] = {}  # noqa: RUF012  a tuple's default, which nobody changes
 
 
 def is_trained(out: Path) -> bool:
@@ -59,9 +67,15 @@ def is_trained(out: Path) -> bool:
     return record.exists() and "trained_on" in json.loads(record.read_text(encoding="utf-8"))
 
 
-def is_to_do(out: Path, trained_on: dict[str, Any], progress: Progress) -> bool:
-    """Whether there is something to train. Raises InputError if the folder holds another training."""
-    made_from, digest = out / MADE_FROM, content_id(trained_on)
+def is_to_do(run: Run, progress: Progress) -> bool:
+    """Whether there is something to train.
+
+    Raises:
+        InputError: if the folder holds another training, or the recipe's logger is not installed.
+    """
+    loggers.check(run.settings.logger)
+    out, digest = run.out, content_id(run.trained_on)
+    made_from = out / MADE_FROM
     if made_from.exists():
         record = json.loads(made_from.read_text(encoding="utf-8"))
         if record["digest"] != digest:
@@ -94,7 +108,7 @@ def train(
         write_card: given the folder and the record.
     """
     log = commit_log()
-    result = _followed(_trainer(run, learn, {"task": task, "log": log}), log, run.out, progress)
+    result = _followed(_trainer(run, learn, {"task": task, "log": log}), log, run, progress)
     with result.checkpoint.as_directory() as folder:
         shutil.copytree(Path(folder) / MODEL, run.out, dirs_exist_ok=True)
     course = {name: result.metrics[name] for name in ("history", "seconds")}
@@ -106,45 +120,77 @@ def train(
 
 
 def _trainer(run: Run, learn: Callable[[dict[str, Any]], None], config: dict[str, Any]) -> TorchTrainer:
-    workers = run.workers
-    resources = {"CPU": workers.num_cpus, **workers.resources}
-    if workers.num_gpus:
-        resources["GPU"] = workers.num_gpus
+    workers = run.settings.workers
     return TorchTrainer(
         learn,
         train_loop_config=config,
         scaling_config=ScalingConfig(
-            num_workers=int(str(workers.actors)), use_gpu=workers.num_gpus > 0, resources_per_worker=resources
+            num_workers=fewest(workers), use_gpu=workers.num_gpus > 0, resources_per_worker=wanted(workers)
         ),
         run_config=RunConfig(
             name=run.name,
             storage_path=str((run.out / CHECKPOINTS).resolve()),
-            failure_config=FailureConfig(max_failures=run.retries),
+            failure_config=FailureConfig(max_failures=run.settings.retries),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
 
 
-def _followed(trainer: TorchTrainer, log: Any, out: Path, progress: Progress) -> Any:
-    """Train, and pass on what the workers say and show meanwhile."""
+def _followed(trainer: TorchTrainer, log: Any, run: Run, progress: Progress) -> Any:
+    """Train, and pass on what the workers say, show and measure meanwhile, and what they wait for."""
+    numbers = _Numbers(run, progress)
     training: Future[Any] = Future()
     # No executor's thread: Python would wait for it, and a person who stops a training would wait for its end.
     Thread(target=_settle, args=(training, trainer), daemon=True).start()
-    while not training.done():
-        time.sleep(0.5)
-        _pass_on(log, out, progress)
-    _pass_on(log, out, progress)
+    asked, waits = time.monotonic(), ""
+    try:
+        while not training.done():
+            time.sleep(0.5)
+            _pass_on(log, run.out, numbers, progress)
+            if time.monotonic() - asked > SECONDS_BETWEEN_LINES:
+                asked, before = time.monotonic(), waits
+                with suppress(ray.exceptions.RayError):
+                    waits = waiting({"workers": run.settings.workers, **run.others})
+                if waits and waits != before:
+                    progress.say(waits)
+        _pass_on(log, run.out, numbers, progress)
+    finally:
+        numbers.close()
     return training.result()
 
 
-def _pass_on(log: Any, out: Path, progress: Progress) -> None:
+def _pass_on(log: Any, out: Path, numbers: "_Numbers", progress: Progress) -> None:
     for kind, entry in ray.get(log.take.remote()):
         if kind == "file":
             name, data = entry
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_bytes(data)
+        elif kind == "numbers":
+            numbers.log(*entry)
         else:
             progress.say(entry)
+
+
+class _Numbers:
+    """What a training measures goes to Prometheus, and to a logger if the recipe names one."""
+
+    def __init__(self, run: Run, progress: Progress) -> None:
+        self.name, self.gauge = run.name, training_numbers()
+        self.logger: loggers.TensorBoard | loggers.MLflow | None = None
+        if run.settings.logger == "tensorboard":
+            self.logger = loggers.TensorBoard(run.out)
+        elif run.settings.logger == "mlflow":
+            self.logger = loggers.MLflow(run.out, run.trained_on, progress.say)
+
+    def log(self, step: int, numbers: dict[str, float]) -> None:
+        for name, number in numbers.items():
+            self.gauge.set(number, {"training": self.name, "number": name})
+        if self.logger:
+            self.logger.log(step, numbers)
+
+    def close(self) -> None:
+        if self.logger:
+            self.logger.close()
 
 
 def _settle(training: "Future[Any]", trainer: TorchTrainer) -> None:

@@ -2,13 +2,14 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import torch
 
+from visionprefer_pipelines.loggers import flat
 from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES
 
 STATE = "state.pt"
@@ -20,7 +21,7 @@ class Course:
     """How training has gone, and what is told of it.
 
     Args:
-        log: a CommitLog, which takes sentences for the terminal; None: another worker tells.
+        log: a CommitLog, which takes sentences for the terminal, and numbers; None: another worker tells.
         steps: of the whole training.
     """
 
@@ -35,12 +36,19 @@ class Course:
         if self.log is not None:
             self.log.add.remote("say", sentence)
 
+    def measured(self, step: int, numbers: Mapping[str, Any]) -> None:
+        """Hand on what was measured after so many steps; what is no number is left out."""
+        if self.log is not None:
+            told = {name: float(value) for name, value in flat(numbers).items() if isinstance(value, int | float)}
+            self.log.add.remote("numbers", (step, told))
+
     def is_due(self, step: int) -> bool:
         """Whether a checkpoint is due after so many steps; the last one, with what was trained, is not meant."""
         return step % -(-self.steps // CHECKPOINTS) == 0 and step < self.steps
 
-    def stepped(self, number: int, loss: float) -> None:
-        """Tell of a step, now and then."""
+    def stepped(self, number: int, loss: float, numbers: Mapping[str, Any]) -> None:
+        """Hand on what a step measured, and tell of it now and then."""
+        self.measured(number + 1, numbers)
         if time.monotonic() - self.told > SECONDS_BETWEEN_LINES:
             self.told = time.monotonic()
             self.say(f"step {number + 1:,} of {self.steps:,}, loss {loss:.3f}")

@@ -1,5 +1,6 @@
 """Actors that do units of work, and commit each: what is on disk when it is said to be, whoever dies."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from visionprefer.errors import InputError, what_to_mend
 from visionprefer.judging.joint_requests import read_images
 from visionprefer.plan import read_block
 from visionprefer.store import Shards
+from visionprefer_pipelines.measures import RowMeasures
 
 Batch = dict[str, np.ndarray]
 Read = Callable[[Shards, str, int], pa.Table]  # the rows of a unit in a generation; they stand in the shards' store
@@ -47,6 +49,7 @@ class _Committing(ABC):
         self.shards = shards
         self.log = log
         self.problem: InputError | None = None
+        self.measures = RowMeasures(shards.folder.partition("/")[0])
         try:
             self.stage = build()
             log.add.remote("say", self.stage.describe())
@@ -64,7 +67,10 @@ class _Committing(ABC):
         # There already: a worker died between writing it and saying so, or an image shard was made again.
         commit = self.shards.written(unit, generation)
         if commit is None:
-            commit = self.shards.write(unit, generation, *self.work(unit, generation))
+            began = time.monotonic()
+            done, failed = self.work(unit, generation)
+            commit = self.shards.write(unit, generation, done, failed)
+            self.measures.add(done, failed, time.monotonic() - began)
         ray.get(self.log.add.remote(self.shards.folder, tuple(commit)))
         return commit.shard
 

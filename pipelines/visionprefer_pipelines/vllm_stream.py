@@ -24,6 +24,8 @@ from visionprefer.judging.rubric import JSON_FORM
 from visionprefer.models import Model
 from visionprefer.recipe import EngineSettings
 from visionprefer.store import Shards
+from visionprefer_pipelines.demand import wanted
+from visionprefer_pipelines.measures import RowMeasures
 from visionprefer_pipelines.units import Batch, Read, named, telling_what_to_mend
 
 AROUND = 0.1  # CPU cores reserved for each worker of the stages around the engine
@@ -71,7 +73,7 @@ def answered_by_vllm(
             for unit, generation in zip(batch["unit"].tolist(), batch["generation"].tolist(), strict=True):
                 found = _asked(questions, read(replies, unit, generation), replies, unit, generation, settings)
                 if not found:  # no image of the shard was made: no answer would come back to commit it
-                    _commit(questions, replies, log, unit, generation, [])
+                    _commit(questions, replies, log, RowMeasures("replies"), unit, generation, [])
                 asked += found
         return pa.Table.from_pylist(asked)
 
@@ -99,6 +101,7 @@ class CommitReplies:
         self.replies = replies
         self.log = log
         self.most_tokens = most_tokens
+        self.measures = RowMeasures("replies")
         self.arrived: dict[tuple[str, int], dict[str, Row]] = defaultdict(dict)  # by request, whatever comes twice
 
     def __call__(self, batch: pa.Table) -> Batch:
@@ -111,14 +114,24 @@ class CommitReplies:
             if len(self.arrived[place]) == answer["rows"]:
                 complete.append((*place, list(self.arrived.pop(place).values())))
         with telling_what_to_mend(self.log):
-            return named([_commit(self.questions, self.replies, self.log, *shard) for shard in complete])
+            return named([_commit(self.questions, self.replies, self.log, self.measures, *shard) for shard in complete])
 
 
-def _commit(questions: Questions, replies: Shards, log: Any, unit: str, generation: int, rows: list[Row]) -> str:
+def _commit(
+    questions: Questions,
+    replies: Shards,
+    log: Any,
+    measures: RowMeasures,
+    unit: str,
+    generation: int,
+    rows: list[Row],
+) -> str:
     """Commit a shard's rows, unless they are there already. Returns its name."""
     commit = replies.written(unit, generation)
     if commit is None:
-        commit = replies.write(unit, generation, *done_and_failed(rows, questions.schema))
+        done, failed = done_and_failed(rows, questions.schema)
+        commit = replies.write(unit, generation, done, failed)
+        measures.add(done, failed)
     ray.get(log.add.remote(replies.folder, tuple(commit)))
     return commit.shard
 
@@ -185,7 +198,6 @@ def _processor(settings: EngineSettings, model: Model, reads_images: bool) -> An
     actors = workers.actors if isinstance(workers.actors, tuple) else (workers.actors, workers.actors)
     on_cpu = not workers.num_gpus
     dtype = settings.dtype if settings.dtype != "auto" else "float32" if on_cpu else "bfloat16"
-    bundle = {"CPU": workers.num_cpus, **({} if on_cpu else {"GPU": workers.num_gpus}), **workers.resources}
     defaults = {"dtype": dtype, "structured_outputs_config": {"backend": "guidance"}, "enforce_eager": on_cpu}
     return vLLMEngineProcessorConfig(
         model_source=model.location,
@@ -193,7 +205,7 @@ def _processor(settings: EngineSettings, model: Model, reads_images: bool) -> An
         runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")}},
         batch_size=settings.batch_size,
         concurrency=actors,
-        placement_group_config={"bundle_per_worker": bundle},
+        placement_group_config={"bundle_per_worker": wanted(workers)},
         prepare_multimodal_stage={"chat_template_content_format": "openai", "num_cpus": AROUND}
         if reads_images
         else False,

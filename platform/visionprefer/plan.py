@@ -4,12 +4,14 @@ What a candidate is made with is drawn by hash of its prompt and number, never b
 to a file without changing any image that was there.
 """
 
+import itertools
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from visionprefer.existing import ExistingImage, name_within
 from visionprefer.models import Model
@@ -20,6 +22,8 @@ from visionprefer.store import Store
 Row = dict[str, Any]
 
 
+PROMPTS_AT_ONCE = 1000  # as rows of Python, which take ten times the memory of a table's
+SHARED_BY_A_BATCH = ("model", "model_digest", "guidance_scale", "num_inference_steps")
 BLOCKS_PER_FILE = 64  # a block is a row group, so that a worker reads its own block alone
 
 
@@ -47,19 +51,20 @@ def plan_generation(prompts: pa.Table, settings: ImageSettings, models: list[Mod
         noise are `images_per_prompt` apart.
     """
     shares = [model.share if model.share is not None else 1 / len(models) for model in settings.models]
-    rows = []
-    for prompt in prompts.to_pylist():
+
+    def rows(prompt: Row) -> Iterator[Row]:
         for number in range(settings.images_per_prompt):
             draw = (seed, prompt["prompt_id"], number)
             chosen = range(len(models)) if settings.every_model else [_chosen(shares, uniform("model", *draw))]
             for place in chosen:
                 candidate = number + place * settings.images_per_prompt * settings.every_model
-                rows.append(_row(prompt, candidate, settings, settings.models[place], models[place], draw))
-    blocks, places = [], 0
-    for block in _blocks(rows, settings):
-        blocks.append(block)
-        places += sum(-(-len(group) // settings.batch_size) * settings.batch_size for group in _groups(block).values())
-    return Plan(_table(blocks), 1 - len(rows) / places if places else 0.0)
+                yield _row(prompt, candidate, settings, settings.models[place], models[place], draw)
+
+    parts = [
+        pa.Table.from_pylist([row for prompt in some.to_pylist() for row in rows(prompt)], schema=PLAN)
+        for some in prompts.to_batches(max_chunksize=PROMPTS_AT_ONCE)
+    ]
+    return _packed(pa.concat_tables(parts) if parts else PLAN.empty_table(), settings)
 
 
 def plan_existing(prompts: pa.Table, images: list[ExistingImage], root: str, block_size: int) -> Plan:
@@ -160,27 +165,30 @@ def _drawn(values: float | list[float] | list[int] | Range, u: float) -> float:
     return values
 
 
-def _groups(rows: list[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    """Rows that can share a denoising batch, in the order of their prompts."""
-    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row["model"], row["model_digest"], row["guidance_scale"], row["num_inference_steps"]].append(row)
-    return groups
+def _packed(rows: pa.Table, settings: ImageSettings) -> Plan:
+    """Rows that can share a denoising batch side by side, in the order of their prompts; whole batches in blocks."""
+    rows = rows.take(pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in SHARED_BY_A_BATCH]))
+    starts = [0, *_changes(rows, SHARED_BY_A_BATCH), rows.num_rows]
+    of_models = set(_changes(rows, SHARED_BY_A_BATCH[:2]))
+    blocks = np.zeros(rows.num_rows, np.int32)
+    block = filled = batches = 0
+    for first, end in itertools.pairwise(starts):
+        for start in range(first, end, settings.batch_size):
+            size = min(settings.batch_size, end - start)
+            if filled and (start in of_models or filled + size > settings.block_size):
+                block, filled = block + 1, 0
+            blocks[start : start + size] = block
+            filled, batches = filled + size, batches + 1
+    places = batches * settings.batch_size
+    rows = rows.set_column(rows.schema.get_field_index("block"), PLAN.field("block"), pa.array(blocks))
+    return Plan(rows, 1 - rows.num_rows / places if places else 0.0)
 
 
-def _blocks(rows: list[Row], settings: ImageSettings) -> Iterator[list[Row]]:
-    """Whole batches packed into blocks of one model."""
-    block: list[Row] = []
-    for _, group in sorted(_groups(rows).items()):
-        for start in range(0, len(group), settings.batch_size):
-            batch = group[start : start + settings.batch_size]
-            other_model = block and block[0]["model_digest"] != batch[0]["model_digest"]
-            if block and (other_model or len(block) + len(batch) > settings.block_size):
-                yield block
-                block = []
-            block = block + batch
-    if block:
-        yield block
+def _changes(rows: pa.Table, names: Sequence[str]) -> list[int]:
+    """Where a row differs from the one before in one of some columns."""
+    columns = [rows[name] for name in names]
+    differs = [pc.not_equal(column.slice(1), column.slice(0, max(0, len(column) - 1))) for column in columns]
+    return (1 + np.flatnonzero(np.any([one.to_numpy() for one in differs], axis=0))).tolist()
 
 
 def _table(blocks: list[list[Row]]) -> pa.Table:

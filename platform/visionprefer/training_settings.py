@@ -15,6 +15,11 @@ class TrainingSettings(Settings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where the worker has one.")
     retries: int = Field(3, ge=0, description="How often training goes on from the last checkpoint when a worker dies.")
+    logger: Literal["tensorboard", "mlflow"] | None = Field(
+        None,
+        description="Where losses, rewards and the like go as they are measured. tensorboard: into OUT/tensorboard. "
+        "mlflow: to the server that MLFLOW_TRACKING_URI names; without it, into OUT/mlflow.db.",
+    )
     workers: Workers = Workers()
 
     @model_validator(mode="after")

@@ -76,7 +76,7 @@ def chain(recipe_path: str, out: str) -> dict[str, float]:
 
         seen: list[tuple[float, int, int]]
 
-        def update(self, images: Counts, replies: Counts) -> None:
+        def update(self, images: Counts, replies: Counts, waits: str = "") -> None:
             self.seen.append((time.monotonic(), images.done, replies.done))
 
     started = time.monotonic()

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
 from visionprefer.errors import InputError
@@ -82,13 +83,22 @@ def test_one_worker_and_two_that_are_killed_learn_the_same_and_the_model_is_used
 
     killer = threading.Thread(target=kill)
     killer.start()
-    shared, told = go(recipe(tiny_blip, workers={"actors": 2}, accumulation=2), run, tmp_path / "two")
+    settings = {"workers": {"actors": 2}, "accumulation": 2, "logger": "tensorboard"}
+    shared, told = go(recipe(tiny_blip, **settings), run, tmp_path / "two")
     killer.join()
     assert len(killed) == 2
     assert "going on at step" in told
     assert len(alone["history"]) == 5
     for one, two in zip(alone["history"], shared["history"], strict=True):
         assert one["loss"] == pytest.approx(two["loss"], abs=1e-2)
+    # TensorBoard was told the same, each step once.
+    events = EventAccumulator(str(tmp_path / "two" / "tensorboard")).Reload()
+    validated = [event.value for event in events.Scalars("validation_loss/overall")]
+    assert validated == pytest.approx([epoch["loss"]["overall"] for epoch in shared["history"]])
+    steps = [event.step for event in events.Scalars("loss/overall")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) % 5 == 0
+    assert not (tmp_path / "one" / "tensorboard").exists()
     assert not (tmp_path / "one" / "checkpoints").exists()
     assert "blocks" not in (tmp_path / "one" / "README.md").read_text()
 

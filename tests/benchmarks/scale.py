@@ -1,0 +1,225 @@
+"""What more nodes, more rows and a million planned images cost.
+
+    python tests/benchmarks/scale.py [--seconds 1] [--rows 1000 10000 100000] [--planned 1000000]
+
+Runs go through the whole pipeline, with stages that sleep in the place of models: images are single pixels, and replies
+always the same. First one, two and four nodes, with an image actor and a judge on each and as much work for each, all
+on this machine: how much of so many times one node's speed there is. Then runs of more and more rows, without sleep:
+the driver's peak memory, each in a process of its own. Last the plan alone, of so many images.
+"""
+
+import argparse
+import io
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from visionprefer.judging.asking import Asker
+from visionprefer.judging.engine import Reply, Request
+from visionprefer.recipe import Recipe
+from visionprefer.schema import ASPECTS, FAILED_IMAGES, IMAGES
+
+UNIT = 32  # rows
+UNITS_OF_A_NODE = 40
+VERDICT = json.dumps({aspect: {"rationale": "Seen.", "score": 3} for aspect in ASPECTS})
+
+
+class SleepingImages:
+    """A stage that makes single pixels, and takes so many seconds for a unit."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        buffer = io.BytesIO()
+        Image.new("RGB", (1, 1)).save(buffer, "png")
+        made = {"width": 1, "height": 1, "unsafe": None, "device": "none", "dtype": "none"}
+        self.made = made | {"image": {"bytes": buffer.getvalue(), "path": "pixel.png"}}
+
+    def __call__(self, plan: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """Columns in: PLAN. Columns out: IMAGES, and no failed rows."""
+        time.sleep(self.seconds)
+        rows = [{name: (row | self.made)[name] for name in IMAGES.names} for row in plan.to_pylist()]
+        return pa.Table.from_pylist(rows, schema=IMAGES), FAILED_IMAGES.empty_table()
+
+    def describe(self) -> str:
+        """Nothing was chosen."""
+        return "images are pixels"
+
+
+class SleepingEngine:
+    """A judge that says the same of all images, and takes so many seconds for a unit."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def ask(self, requests: Sequence[Request]) -> list[Reply]:
+        """A verdict on each."""
+        time.sleep(self.seconds)
+        return [Reply(VERDICT, 100, 50) for _ in requests]
+
+    def describe(self) -> str:
+        """Nothing was chosen."""
+        return "replies are all alike"
+
+
+@contextmanager
+def sleeping(seconds: float) -> Iterator[None]:
+    """Let the pipeline's actors sleep so long for each unit, in the place of its models."""
+    from visionprefer_pipelines import answers, dataset
+
+    def asker(questions: Any, *_: Any) -> Callable[[], Asker]:
+        return lambda: Asker(questions, SleepingEngine(seconds))
+
+    before = dataset._image_stage, answers.asker
+    dataset._image_stage, answers.asker = lambda *_: lambda: SleepingImages(seconds), asker
+    try:
+        yield
+    finally:
+        dataset._image_stage, answers.asker = before
+
+
+def recipe_of(folder: Path, images: int, actors: int) -> Recipe:
+    """Prompts for so many images, four each, and random weights that nobody loads."""
+    from visionprefer import random_models
+
+    models = folder / "models"
+    if not models.exists():
+        random_models.stable_diffusion(models / "image", size="tiny-sd")
+        random_models.llava(models / "judge")
+    prompts = folder / f"{images}.txt"
+    prompts.write_text("\n".join(f"a photo of thing number {number}" for number in range(images // 4)))
+    drawn = {"model": str(models / "image"), "guidance_scale": {"low": 3, "high": 12, "step": 1}}
+    return Recipe.model_validate(
+        {
+            "name": "scale",
+            "prompts": {"path": str(prompts), "near_duplicate": None},
+            "images": {"models": [drawn], "block_size": UNIT, "workers": {"actors": actors}},
+            "judge": {"model": str(models / "judge"), "workers": {"actors": actors}},
+        }
+    )
+
+
+def go(recipe: Recipe, out: Path) -> list[tuple[float, int]]:
+    """Run it. Returns when how many replies were there."""
+    from rich.console import Console
+
+    from visionprefer.store import Counts
+    from visionprefer_pipelines.progress import Progress
+    from visionprefer_pipelines.run import run
+
+    class Watch(Progress):
+        """Remembers when how much was done."""
+
+        seen: list[tuple[float, int]]
+
+        def update(self, images: Counts, replies: Counts, waits: str = "") -> None:
+            self.seen.append((time.monotonic(), replies.done))
+
+    progress = Watch(Console(quiet=True))
+    progress.seen = []
+    run(recipe, str(out), progress)
+    return progress.seen
+
+
+def speed(seen: list[tuple[float, int]]) -> float:
+    """Replies a second, between a fifth and four fifths of them: actors start, and end, one after the other."""
+    planned = seen[-1][1]
+    inner = [(moment, done) for moment, done in seen if 0.2 * planned <= done <= 0.8 * planned]
+    (first, few), (last, many) = inner[0], inner[-1]
+    return (many - few) / (last - first)
+
+
+def on_nodes(folder: Path, nodes: int, seconds: float) -> float:
+    """Replies a second of a run on so many nodes."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    small = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args=small)
+    try:
+        for _ in range(nodes - 1):
+            cluster.add_node(**small)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        with sleeping(seconds):
+            return speed(go(recipe_of(folder, UNIT * UNITS_OF_A_NODE * nodes, nodes), folder / f"nodes-{nodes}"))
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def peak() -> float:
+    """Most memory that this process had, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def of_rows(folder: Path, images: int) -> dict[str, float]:
+    """A run in this process, without sleep: seconds, and the driver's peak memory of the stream and of all."""
+    started, at_end_of_stream = time.monotonic(), []
+
+    with sleeping(0):
+        from visionprefer_pipelines import run as running
+
+        derive = running._derive
+        running._derive = lambda *given: at_end_of_stream.append(peak()) or derive(*given)
+        go(recipe_of(folder, images, 1), folder / f"rows-{images}")
+    return {"seconds": time.monotonic() - started, "streamed_mib": at_end_of_stream[0], "peak_mib": peak()}
+
+
+def of_plan(folder: Path, images: int) -> dict[str, float]:
+    """The plan of so many images in this process: seconds, and peak memory."""
+    from visionprefer.store import Store
+    from visionprefer_pipelines.preparation import prepare
+
+    recipe = recipe_of(folder, images, 1)
+    started = time.monotonic()
+    prepare(recipe, Store(folder / f"planned-{images}"))
+    return {"seconds": time.monotonic() - started, "peak_mib": peak()}
+
+
+def apart(what: str, folder: Path, images: int) -> dict[str, float]:
+    """The same in a process of its own."""
+    command = [sys.executable, __file__, what, str(folder), str(images)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    if sys.argv[1:2] in (["of_rows"], ["of_plan"]):
+        print(json.dumps(globals()[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=1, help="that a stage sleeps for a unit of 32 rows")
+    parser.add_argument("--nodes", type=int, nargs="*", default=[1, 2, 4])
+    parser.add_argument("--rows", type=int, nargs="*", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--planned", type=int, nargs="*", default=[1_000_000])
+    settings = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, one = Path(temporary), 0.0
+        for nodes in settings.nodes:
+            reached = on_nodes(folder, nodes, settings.seconds)
+            one = one or reached / nodes
+            print(f"{nodes} nodes       {reached:8.1f} rows/s = {reached / nodes / one:.2f} of linear", flush=True)
+        for images in settings.rows:
+            found = apart("of_rows", folder, images)
+            print(
+                f"{images:9,} rows {found['seconds']:6.0f} s, driver's peak {found['streamed_mib']:.0f} MiB streaming, "
+                f"{found['peak_mib']:.0f} MiB in all",
+                flush=True,
+            )
+        for images in settings.planned:
+            found = apart("of_plan", folder, images)
+            print(f"{images:9,} planned {found['seconds']:6.0f} s, peak {found['peak_mib']:.0f} MiB", flush=True)
+
+
+if __name__ == "__main__":
+    main()

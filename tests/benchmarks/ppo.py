@@ -1,8 +1,8 @@
 """PPO against TRL's DDPOTrainer, and against the same loop in one process: images a second end to end, as ratios.
 
-    python tests/benchmarks/ppo.py --trl FOLDER [--rollouts 4] [--images 64] [--turns 3]
+    python tests/benchmarks/ppo.py [--trl .venv-trl] [--rollouts 4] [--images 64] [--turns 3]
 
-FOLDER is TRL's environment, with TRL 0.23.1, transformers 4.56.2 and diffusers 0.39.0; it is made if it is not there.
+The folder is that of TRL 0.23.1 with transformers 4.56.2 and diffusers 0.39.0; it is made if it is not there.
 
 All three draw as many images of `blocks-sd-small` in batches as large and in as many steps, have them scored by a
 VP-Score with the built-in backbone, and take as many updates of LoRA weights of rank 4 from as many of those steps.
@@ -193,7 +193,7 @@ def recipe_of(given: argparse.Namespace, prompts: Path) -> PPORecipe:
 def main() -> None:
     """Print rates and ratios."""
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    arguments.add_argument("--trl", type=Path, required=True, help="folder of TRL's environment")
+    arguments.add_argument("--trl", type=Path, default=Path(".venv-trl"), help="folder of TRL's environment")
     arguments.add_argument("--rollouts", type=int, default=4)
     arguments.add_argument("--images", type=int, default=64, help="of a rollout")
     arguments.add_argument("--turns", type=int, default=3)

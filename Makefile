@@ -6,10 +6,8 @@ BIN := .venv/bin
 help: ## Print these lines.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-quickstart: .venv/installed ## Prompts to a preference dataset to a reward model in minutes, on the CPU, in runs/.
-	$(BIN)/visionprefer run quickstart --out runs/quickstart
-	$(BIN)/visionprefer reward train blocks-vpscore --data runs/quickstart --out runs/vpscore
-	$(BIN)/visionprefer reward test runs/vpscore --data runs/quickstart --against oracle
+quickstart: .venv/installed ## A preference dataset, a reward model that serves, short DPO and PPO: minutes, on the CPU, in runs/.
+	$(BIN)/python -m visionprefer_pipelines.quickstart --out runs
 
 blocksworld: .venv/installed ## Every way to teach an image model, compared by the oracle: hours, on the CPU.
 	$(BIN)/python -m visionprefer_pipelines.comparison --out runs/comparison

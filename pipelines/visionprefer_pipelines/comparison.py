@@ -7,12 +7,6 @@ Every step is a command of `visionprefer`, told as it is run. Given again, each 
 
 import json
 import re
-import shlex
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NamedTuple, cast
 
@@ -28,6 +22,7 @@ from visionprefer.schema import ASPECTS
 from visionprefer.statistics.tables import Table
 from visionprefer.store import Store
 from visionprefer_pipelines import cli
+from visionprefer_pipelines.commands import run_command, serving
 from visionprefer_pipelines.show import print_tables
 from visionprefer_pipelines.terminal import console_of
 from visionprefer_pipelines.training import is_trained
@@ -66,14 +61,14 @@ def main(
     """Teach the blocks world's weaker image model in every way, and compare what came of it."""
     out.mkdir(parents=True, exist_ok=True)
     sample = f"prompts.sample={training_prompts}"
-    _run("run", "quickstart", "--out", f"{out}/data", settings=("prompts.path=builtin:blocks-training", sample))
+    run_command("run", "quickstart", "--out", f"{out}/data", settings=("prompts.path=builtin:blocks-training", sample))
     if not (out / "renders" / "metadata.jsonl").exists():
         write_renders(out / "renders", min(RENDERS, training_prompts), 0, SIZES[MODEL].mixed_up)
     existing = ("prompts={near_duplicate: null}", f"images={{existing: {out}/renders}}")
-    _run("run", "quickstart", "--out", f"{out}/own", settings=existing)
+    run_command("run", "quickstart", "--out", f"{out}/own", settings=existing)
     for name, backbone in (("vpscore", "blocks-blip"), ("vpscore-clip", "blocks-clip")):
         data = ("--data", f"{out}/data", "--out", f"{out}/{name}", "--set", f"backbone=builtin:{backbone}")
-        _run("reward", "train", "blocks-vpscore", *data)
+        run_command("reward", "train", "blocks-vpscore", *data)
     folders: dict[str, list[Path]] = {}
     for name, method in METHODS.items():
         of_method = folders.setdefault(name, [])
@@ -82,44 +77,19 @@ def main(
             arguments = [method.recipe, "--out", str(of_method[-1])]
             own = (*method.changes, f"seed={seed}")
             if method.command != "ppo":
-                _run(method.command, *arguments, "--data", f"{out}/{method.source}", settings=own)
+                run_command(method.command, *arguments, "--data", f"{out}/{method.source}", settings=own)
             elif not is_trained(of_method[-1]):
-                with _serving(out / method.source) as url:
-                    _run("ppo", *arguments, "--endpoint", url, settings=own)
+                with serving(out / method.source) as url:
+                    run_command("ppo", *arguments, "--endpoint", url, settings=own)
     models = [folder for of_method in folders.values() for folder in of_method]
     (out / "evaluation.yaml").write_text(_evaluation(models, prompts))
-    _run("run", f"{out}/evaluation.yaml", "--out", f"{out}/evaluation")
-    _run("evaluate", f"{out}/evaluation")
+    run_command("run", f"{out}/evaluation.yaml", "--out", f"{out}/evaluation")
+    run_command("evaluate", f"{out}/evaluation")
     _tell(out, folders)
 
 
 def _slug(name: str) -> str:
     return re.sub(r"\W+", "-", name).lower()
-
-
-def _run(*command: str, settings: tuple[str, ...] = ()) -> None:
-    command = (*command, *(part for setting in settings for part in ("--set", setting)))
-    typer.echo(f"\n$ visionprefer {shlex.join(command)}")
-    done = subprocess.run([sys.executable, "-m", "visionprefer_pipelines.cli", *command], check=False)
-    if done.returncode:
-        typer.echo("Stopped. What is done is kept: give the same command to go on", err=True)
-        raise SystemExit(done.returncode)
-
-
-@contextmanager
-def _serving(model: Path) -> Iterator[str]:
-    """A reward endpoint of this model, as long as the block lasts; `ppo` waits until it is ready."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = ["serve", "--model", str(model), "--port", str(port)]
-    typer.echo(f"\n$ visionprefer {shlex.join(command)}")
-    full = [sys.executable, "-m", "visionprefer_pipelines.cli", *command]
-    server = subprocess.Popen(full, stdout=subprocess.DEVNULL)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def _evaluation(models: list[Path], prompts: int) -> str:

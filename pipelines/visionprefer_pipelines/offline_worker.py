@@ -134,6 +134,6 @@ def _cut(rows: pa.Table, task: Task, epoch: int) -> list[PairBatch | ImageBatch]
 def _note(course: Course, step: int, told: list[dict[str, float]]) -> None:
     """Keep the means over some steps, and tell of them."""
     means = {name: sum(one[name] for one in told) / len(told) for name in told[0]}
-    course.history.append({"step": step, **means})
+    course.history.append({"step": step, "seconds": course.seconds, **means})
     right = f"; {means['right']:.1%} of the pairs moved the right way" if "right" in means else ""
     course.say(f"step {step:,} of {course.steps:,}: loss {means['loss']:.4f}{right}")

@@ -8,7 +8,7 @@ import email.utils
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import httpx
 import tenacity
@@ -32,11 +32,32 @@ class _AgainError(Exception):
         self.after = after
 
 
-class _Part(NamedTuple):
-    """What goes into one request."""
+class _Part:
+    """What goes into one request, and what is known of it."""
 
-    body: bytes
-    items: int
+    def __init__(self, items: list[wire.Item], model: str | None) -> None:
+        self._items, self._model = items, model
+        self._answers: list[Answer | None] = [None] * len(items)
+        self._open = list(range(len(items)))  # places of the items that are still to be asked about
+
+    def body(self) -> bytes:
+        return wire.write_arrow(wire.Request([self._items[place] for place in self._open], self._model))
+
+    def take(self, url: str, answers: list[Answer]) -> None:
+        """Raises _AgainError if some of the items may have a score in another try."""
+        if len(answers) != len(self._open):
+            raise RewardError(f"{url} answered {len(answers)} items to {len(self._open)}: no telling which is whose")
+        for place, answer in zip(self._open, answers, strict=True):
+            self._answers[place] = answer
+        passing = [place for place, answer in zip(self._open, answers, strict=True) if answer.status in _PASSING]
+        self._open = passing
+        if passing:
+            raise _AgainError(f"{url} has no score of {len(passing)} items yet")
+
+    def answers(self, error: _AgainError | None = None) -> list[Answer]:
+        """An answer for each item; those that never had one say why, by the error of the last try."""
+        lost = Answer(model=self._model or "", status=503, error=str(error))
+        return [answer or lost for answer in self._answers]
 
 
 class _Course:
@@ -69,14 +90,14 @@ class _Course:
         size = 0
         for item in map(wire.Item, prompts, images):
             if items and (len(items) == self.batch_size or size + len(item.image or b"") > self.max_bytes):
-                yield _Part(wire.write_arrow(wire.Request(items, self.model)), len(items))
+                yield _Part(items, self.model)
                 items, size = [], 0
             items.append(item)
             size += len(item.image or b"")
         if items:
-            yield _Part(wire.write_arrow(wire.Request(items, self.model)), len(items))
+            yield _Part(items, self.model)
 
-    def _read(self, response: httpx.Response, count: int) -> list[Answer]:
+    def _read(self, response: httpx.Response, part: _Part) -> None:
         if not response.is_success:
             told = f"{self.url} answered {response.status_code}: {response.text[:300]}"
             if response.status_code in _PASSING:
@@ -86,15 +107,10 @@ class _Course:
             answers = wire.read_answers(response.content)
         except wire.WireError as error:
             raise RewardError(f"{self.url} answered something else than scores: {error}") from error
-        if len(answers) != count:
-            raise RewardError(f"{self.url} answered {len(answers)} items to {count}: no telling which is whose")
-        return answers
+        part.take(self.url, answers)
 
     def _unanswered(self, error: httpx.TransportError) -> _AgainError:
         return _AgainError(f"{self.url} did not answer: {type(error).__name__}: {error}")
-
-    def _lost(self, part: _Part, error: _AgainError) -> list[Answer]:
-        return [Answer(model=self.model or "", status=503, error=str(error))] * part.items
 
 
 class RewardClient(_Course):
@@ -107,7 +123,7 @@ class RewardClient(_Course):
         batch_size: items of one request.
         max_bytes: of the images of one request.
         timeout: longest silence to bear, in seconds.
-        retry_for: seconds for which a request is tried again when the endpoint is busy or does not answer.
+        retry_for: seconds for which is asked again when the endpoint is busy, does not answer, or lost single items.
     """
 
     def __init__(self, base_url: str, token: str | None = None, timeout: float = 60.0, **options: Any) -> None:
@@ -128,8 +144,8 @@ class RewardClient(_Course):
     def score(self, prompts: Sequence[str], images: Sequence[bytes]) -> list[Answer]:
         """Score each image, given as the bytes of a PNG, JPEG or WebP file, for the prompt at the same place.
 
-        An item that could not be scored, or whose request was not answered in all tries, has the score None and says
-        why; never 0.
+        An item that could not be scored, or was not in all tries, has the score None and says why; never 0. Items of
+        which the endpoint says that another try may help, such as one whose replica died, are asked about again alone.
 
         Raises:
             RewardError: if a request is refused as a whole, or answered by something else than scores.
@@ -137,17 +153,19 @@ class RewardClient(_Course):
         answers: list[Answer] = []
         for part in self._parts(prompts, images):
             try:
-                answers += self._tries.copy()(self._ask, part)
+                self._tries.copy()(self._ask, part)
             except _AgainError as error:
-                answers += self._lost(part, error)
+                answers += part.answers(error)
+            else:
+                answers += part.answers()
         return answers
 
-    def _ask(self, part: _Part) -> list[Answer]:
+    def _ask(self, part: _Part) -> None:
         try:
-            response = self._http.post("/v1/score", content=part.body)
+            response = self._http.post("/v1/score", content=part.body())
         except httpx.TransportError as error:
             raise self._unanswered(error) from error
-        return self._read(response, part.items)
+        self._read(response, part)
 
 
 class AsyncRewardClient(_Course):
@@ -179,16 +197,18 @@ class AsyncRewardClient(_Course):
     async def _part(self, part: _Part) -> list[Answer]:
         async with self._places:
             try:
-                return await self._tries.copy()(self._ask, part)
+                await self._tries.copy()(self._ask, part)
             except _AgainError as error:
-                return self._lost(part, error)
+                return part.answers(error)
+            else:
+                return part.answers()
 
-    async def _ask(self, part: _Part) -> list[Answer]:
+    async def _ask(self, part: _Part) -> None:
         try:
-            response = await self._http.post("/v1/score", content=part.body)
+            response = await self._http.post("/v1/score", content=part.body())
         except httpx.TransportError as error:
             raise self._unanswered(error) from error
-        return self._read(response, part.items)
+        self._read(response, part)
 
 
 def _headers(token: str | None) -> dict[str, str]:

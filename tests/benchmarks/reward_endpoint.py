@@ -4,7 +4,8 @@
 
 All in one run, on one machine, the clients beside the server. The model has random heads; what it says does not matter.
 
-1. Saturated by requests of 64 items in Arrow: items/s, against the bare model's at its batch size.
+1. Saturated by requests of 64 items in Arrow: items/s, against the bare model's at its batch size, in as many threads
+   as there are cores. On the CPU the endpoint has as many replicas of one thread instead.
 2. One client, one item at a time: what the endpoint adds to the bare forward, beside what it adds for a model of next
    to nothing (two layers of 32) in the same Serve application.
 3. 32 clients, one item each at a time: items/s, against a FastAPI server that gives each request a forward of its own.
@@ -63,7 +64,7 @@ def body(images: list[bytes], model: str | None = None) -> bytes:
 
 
 def bare(folder: Path, images: list[bytes], seconds: float) -> dict[str, float]:
-    """The model alone: items/s in batches, decoding in it, and the milliseconds of one item."""
+    """The model alone, images opened: items/s in batches, and the milliseconds of one item in a replica's threads."""
     torch.set_num_threads(THREADS)
     model = VPScore.from_pretrained(folder, "cuda" if torch.cuda.is_available() else "cpu")
     opened = [Image.open(io.BytesIO(image)).convert("RGB") for image in images[:BATCH]]
@@ -74,6 +75,7 @@ def bare(folder: Path, images: list[bytes], seconds: float) -> dict[str, float]:
         items += len(model.score(prompts, opened, BATCH))
     rate = items / (time.perf_counter() - began)
     single = []
+    torch.set_num_threads(THREADS if torch.cuda.is_available() else 1)
     for _ in range(50):
         began = time.perf_counter()
         model.score(prompts[:1], opened[:1])
@@ -132,7 +134,9 @@ def endpoint(folders: dict[str, str], port: int) -> None:
     """The endpoint, as `visionprefer serve` starts it."""
     from visionprefer_pipelines.endpoint import serve_models
 
-    workers = Workers(num_cpus=THREADS, num_gpus=0.5 * torch.cuda.is_available())
+    on_gpu = torch.cuda.is_available()
+    # On the CPU one-thread replicas: a pass of several threads waits for the slowest, and others want the cores too.
+    workers = Workers(num_cpus=THREADS, num_gpus=0.5) if on_gpu else Workers(actors=THREADS)
     models = {name: ServedModel(path=path, workers=workers, max_batch_size=BATCH) for name, path in folders.items()}
     serve_models(EndpointSettings(models=models), "127.0.0.1", port, None, lambda url: print(f"serving at {url}"))
 

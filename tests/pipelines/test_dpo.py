@@ -88,6 +88,7 @@ def test_one_worker_and_two_that_are_killed_learn_the_same_from_what_was_encoded
     assert "latents and text embeddings are there already" in told
     assert "going on at step" in told
     assert [row["step"] for row in shared] == [row["step"] for row in alone] == list(range(1, 21))
+    assert [row["seconds"] for row in shared] == sorted({row["seconds"] for row in shared})
     assert [row["loss"] for row in shared] == pytest.approx([row["loss"] for row in alone], abs=1e-3)
     assert not (tmp_path / "one" / "checkpoints").exists()
 

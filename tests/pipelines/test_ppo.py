@@ -64,6 +64,7 @@ def recipe(model: Path, prompts: Path, **changes: Any) -> PPORecipe:
         "rollout_batch_size": 4,
         "num_inference_steps": 3,
         "kl_weight": 1e-3,
+        "value_learning_rate": 1e-4,
         "retry_for": 0.5,
     }
     return PPORecipe.model_validate({"name": "r", "model": str(model), **settings, **changes})
@@ -100,7 +101,8 @@ def test_one_worker_and_two_learn_the_same_from_the_endpoint(
     assert set(history[0]["rewards"]) == {"blip: overall", "clip: fidelity"}
     weighed = history[0]["rewards"]["blip: overall"] + 0.5 * history[0]["rewards"]["clip: fidelity"]
     assert history[0]["reward"] == pytest.approx(weighed)
-    assert all(row["gap"] < 1e-4 for row in history)
+    assert all(row["gap"] < 1e-4 and row["value_error"] > 0 for row in history)
+    assert 0 < history[0]["seconds"] < history[1]["seconds"] < history[2]["seconds"]
 
     # Other scores are watched, on held-out prompts, before the first rollout, after two and at the end.
     others = {"blip: prompt_following", "clip: overall"}

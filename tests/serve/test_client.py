@@ -133,6 +133,23 @@ def test_what_may_pass_is_asked_again(endpoint: Endpoint, score: Score) -> None:
     assert (answer.score, len(endpoint.asked)) == (3, 6)
 
 
+def test_single_items_that_may_have_a_score_are_asked_about_again_alone(endpoint: Endpoint, score: Score) -> None:
+    """Their answers come to their places; what is refused for good is not asked about again."""
+    lost, refused = (Answer(model="m", status=status, error="e") for status in (503, 422))
+    endpoint.answer = in_turn(scores([GOOD, lost, refused, lost]), told(502), scores([lost, GOOD]))
+    answers = score(endpoint.url, ["a", "b", "c", "d"], [b"1", b"22", b"333", b"4444"])
+    assert [answer.score for answer in answers] == [0.25, 2, None, 0.25]
+    asked = ["".join(item.prompt for item in request.items) for _, _, request in endpoint.asked]
+    assert asked == ["abcd", "bd", "bd", "b"]
+
+
+def test_single_items_that_stay_lost_say_what_the_endpoint_said(endpoint: Endpoint, score: Score) -> None:
+    lost = Answer(model="m", status=503, error="the model's replicas died")
+    endpoint.answer = lambda request: scores([lost if item.prompt == "b" else GOOD for item in request.items])
+    assert score(endpoint.url, ["a", "b"], [b"", b""], retry_for=0.3) == [GOOD, lost]
+    assert len(endpoint.asked) > 1
+
+
 @pytest.mark.parametrize("date", [False, True])
 def test_retry_after_is_honoured(endpoint: Endpoint, score: Score, date: bool) -> None:
     after = email.utils.formatdate(time.time() + 2, usegmt=True) if date else "1"

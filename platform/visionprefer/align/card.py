@@ -30,7 +30,7 @@ METHODS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
         "PPO (arXiv 2305.13301)",
         (
             *("seed", "lora_rank", "rollouts", "images", "updates", "learning_rate", "guidance_scale"),
-            *("num_inference_steps", "clip_range", "kl_weight", "dtype"),
+            *("num_inference_steps", "clip_range", "kl_weight", "value_learning_rate", "dtype"),
         ),
         {"rollout": "{:,}", "reward": "{:+.3f}", "failed": "{:,}", "clipped": "{:.1%}", "distance": "{:.2e}"},
     ),

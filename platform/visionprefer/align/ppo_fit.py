@@ -13,6 +13,8 @@ from visionprefer.align.policy import Policy, Total
 from visionprefer.align.ppo import distance_from_reference, policy_loss
 from visionprefer.align.ppo_recipe import PPORecipe
 from visionprefer.align.rollout import Ask, Guided, Rollout, shuffled
+from visionprefer.align.value import Value, ValueFit
+from visionprefer.schema import content_id
 
 _VALUES = 4 * 64 * 64  # latent values of the images that DDPO's clip range of 1e-4 was chosen for
 
@@ -55,6 +57,7 @@ class PPOFit:
         self.policy, self.recipe, self.scheduler, self.dtype = policy, recipe, scheduler, dtype
         self.workers, self.total = workers, total
         self.optimizer = torch.optim.AdamW(policy.learnt, lr=recipe.learning_rate, weight_decay=1e-4)
+        self.value = self._value_fit(recipe.value_learning_rate) if recipe.value_learning_rate else None
 
     def learn(self, experience: Experience, number: int, worker: int = 0) -> dict[str, float]:
         """Take the optimizer steps of one rollout: `updates` of them, each on as many of its images.
@@ -69,7 +72,8 @@ class PPOFit:
 
         Returns:
             Means over images and timesteps of all workers: the loss, the share that was clipped, the distance from the
-            reference; `gap`, the largest difference of a ratio from 1 before the first step; `norm` of the gradients.
+            reference; `gap`, the largest difference of a ratio from 1 before the first step; `norm` of the gradients;
+            with a value function, `value_error`.
 
         Raises:
             FloatingPointError: if something is not a number, or if rollout and learner disagree before the first step.
@@ -79,22 +83,39 @@ class PPOFit:
         rollout = experience.rollout
         clip_range = self.recipe.clip_range or 1e-4 * _VALUES / rollout.latents_BTCHW[0, 0].numel()
         orders = self._orders(rollout, number, worker)
+        value_error = {}
+        if self.value:
+            seed = int(content_id("value", self.recipe.seed, number, worker)[:15], 16)
+            hidden = experience.guided.condition.hidden_BTD
+            value_error = {"value_error": self.value.learn(rollout, hidden, experience.advantage_B, seed)}
         size = len(orders) // self.recipe.updates
         told: list[dict[str, float]] = []
         for update in range(self.recipe.updates):
             rows = slice(update * size, (update + 1) * size)
             told.append(self._update(experience, orders, rows, clip_range, is_first=update == 0))
         means = {name: sum(one[name] for one in told) / len(told) for name in told[0]}
-        return means | {"gap": told[0]["gap"]}
+        return means | {"gap": told[0]["gap"]} | value_error
 
     def state(self) -> dict[str, Any]:
         """Everything that going on needs, as tensors and numbers."""
-        return {"optimizer": self.optimizer.state_dict(), "learnt": self.policy.learnt_state()}
+        state = {"optimizer": self.optimizer.state_dict(), "learnt": self.policy.learnt_state()}
+        return state | ({"value": self.value.state()} if self.value else {})
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.policy.load_learnt(state["learnt"])
+        if self.value:
+            self.value.load(state["value"])
+
+    def _value_fit(self, learning_rate: float) -> ValueFit:
+        unet = self.policy.unet.config
+        with torch.random.fork_rng():  # the same on all workers, and the same policy with it and without
+            torch.manual_seed(self.recipe.seed)
+            value = Value(
+                unet.in_channels * unet.sample_size**2, unet.cross_attention_dim, len(self.scheduler.timesteps)
+            )
+        return ValueFit(value.to(self.policy.device), learning_rate, self.total)
 
     def _orders(self, rollout: Rollout, number: int, worker: int) -> torch.Tensor:
         """Which steps of each image are learnt from, in which order: [B, learnt steps]."""
@@ -143,10 +164,15 @@ class PPOFit:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The mean loss of one step of some images, what is told of it, and the ratios."""
         device, rollout = self.policy.device, experience.rollout
+        row_B = torch.arange(place.start, place.stop)
         advantage_B = experience.advantage_B[place].to(device)
+        if self.value:
+            advantage_B = advantage_B - self.value.expected(
+                rollout, experience.guided.condition.hidden_BTD, row_B, turn_B
+            )
         counts_B = advantage_B.isfinite()
         answer, log_prob_B = self._score(experience, place, turn_B, self.policy.predict)
-        old_B = rollout.log_prob_BT[torch.arange(place.start, place.stop), turn_B].to(device)
+        old_B = rollout.log_prob_BT[row_B, turn_B].to(device)
         found = policy_loss(log_prob_B, old_B, advantage_B.float(), counts_B, clip_range)
         loss, distance = found.loss, torch.zeros((), device=device)
         if self.recipe.kl_weight:

@@ -59,6 +59,12 @@ class PPORecipe(AlignRecipe):
         None, gt=0, description="Of the ratio of probabilities; null: 1e-4 for 4 × 64 × 64 latents, and as much in all."
     )
     kl_weight: float = Field(0.0, ge=0, description="Of the distance from the reference (DPOK); 0.001 or so.")
+    value_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="Of a network that expects the advantage from each step's latents and has it subtracted (DPOK), "
+        "1e-4 there; null: none.",
+    )
     buffer_size: int = Field(16, ge=1, description="Rewards kept of each prompt, to judge new ones by.")
     min_count: int = Field(16, ge=1, description="With fewer, a reward is judged by those of its rollout.")
     retry_for: float = Field(120.0, ge=0, description="Seconds for which an endpoint that fails is asked again.")

@@ -124,12 +124,27 @@ def test_a_range_without_steps_is_told(wrong: tuple[float, float]) -> None:
         recipe(timestep_range=wrong)
 
 
-def test_training_that_goes_on_learns_the_same(tiny_sd: Path) -> None:
-    through, stopped = World(tiny_sd), World(tiny_sd)
+def test_what_is_expected_is_no_advantage(tiny_sd: Path) -> None:
+    """Where the value function already says 2 of every image, one of 2 teaches nothing, and one of 5 as much as 3."""
+    expecting, other = World(tiny_sd, value_learning_rate=1e-12, updates=1), World(tiny_sd)
+    assert expecting.fit.value is not None
+    with torch.no_grad():
+        expecting.fit.value.value.last.bias.fill_(2)
+    before = expecting.weights()
+    told = expecting.learn([2.0] * 8)
+    assert told["value_error"] == pytest.approx(0, abs=1e-6)
+    assert told["norm"] == pytest.approx(0, abs=1e-6)
+    assert torch.allclose(expecting.weights(), before, atol=1e-5)
+    told = World.learn(expecting, [5.0, -1.0] * 4, number=1)
+    assert told["norm"] == pytest.approx(other.learn([3.0, -3.0] * 4, number=1)["norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("value_learning_rate", [None, 1e-2])
+def test_training_that_goes_on_learns_the_same(tiny_sd: Path, value_learning_rate: float | None) -> None:
+    through, stopped, on = (World(tiny_sd, value_learning_rate=value_learning_rate) for _ in range(3))
     advantage = [1.0, -1.0] * 4
     for world in (through, stopped):
         world.learn(advantage)
-    on = World(tiny_sd)
     on.fit.load(stopped.fit.state())
     for world in (through, on):
         world.learn(advantage, first=8, number=1)

@@ -181,10 +181,10 @@ def _note(
     means = {reward.name: float(np.mean([one[reward.name] for one in known])) for reward in recipe.rewards if known}
     total_ = sum(reward.weight * means[reward.name] for reward in recipe.rewards) if known else None
     failed = len(values) - len(known)
-    row = {"rollout": number + 1, "seconds": course.seconds, "reward": total_, "rewards": means, "failed": failed, **told}
-    course.history.append(row | {"watched": _plain(seen)})
+    row = {"rollout": number + 1, "seconds": course.seconds, "reward": total_, "rewards": means, "failed": failed}
+    course.history.append(row | {"watched": _plain(seen)} | told)
     watched = {name: spread.mean for name, spread in (seen or {}).items()}
-    course.measured(number + 1, {**row, "watched": watched})
+    course.measured(number + 1, row | {"watched": watched} | told)
     sentence = f"rollout {number + 1:,} of {course.steps:,}: reward {'–' if total_ is None else f'{total_:+.3f}'}"
     if failed:
         why = next(one.error for one in values if one.rewards is None)

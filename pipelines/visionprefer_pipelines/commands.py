@@ -4,11 +4,15 @@ import shlex
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import typer
+
+from visionprefer.errors import InputError
 
 _VISIONPREFER = (sys.executable, "-m", "visionprefer_pipelines.cli")
 
@@ -30,14 +34,30 @@ def run_command(*command: str, settings: tuple[str, ...] = ()) -> None:
 
 @contextmanager
 def serving(model: Path) -> Iterator[str]:
-    """The address of a reward endpoint of this model, as long as the block lasts; who asks waits until it is ready."""
+    """The address of a reward endpoint of this model, which is ready, and ends with the block.
+
+    Raises:
+        InputError: if it does not start; it has said why.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = ["serve", "--model", str(model), "--port", str(port)]
     typer.echo(f"\n$ visionprefer {shlex.join(command)} &")
     server = subprocess.Popen([*_VISIONPREFER, *command], stdout=subprocess.DEVNULL)
     try:
-        yield f"http://127.0.0.1:{port}"
+        url = f"http://127.0.0.1:{port}"
+        while not _is_ready(url):
+            if server.poll() is not None:
+                raise InputError(f"the endpoint of {model} did not start")
+            time.sleep(0.5)
+        yield url
     finally:
         server.terminate()
         server.wait()
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=60).is_success
+    except httpx.TransportError:
+        return False

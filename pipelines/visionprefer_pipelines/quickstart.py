@@ -64,7 +64,7 @@ def show_served(run: RunFolder, url: str) -> None:
     """
     rows = next(run.images.tables(["prompt", "image"])).slice(0, IMAGES).to_pylist()
     typer.echo(f'\n>>> RewardClient("{url}").score(prompts, images)')
-    with RewardClient(url, retry_for=120) as client:
+    with RewardClient(url) as client:
         answers = client.score([row["prompt"] for row in rows], [row["image"]["bytes"] for row in rows])
     if failed := next((answer.error for answer in answers if answer.error), None):
         raise InputError(f"the endpoint gave no score: {failed}")

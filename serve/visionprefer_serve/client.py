@@ -17,6 +17,7 @@ from visionprefer_serve import wire
 from visionprefer_serve.wire import Answer
 
 _PASSING = {408, 429, 502, 503, 504}  # statuses that another try may mend
+_NOT_YET = "/-/routes for available routes"  # in the 404 of Ray Serve while the application starts
 _LONGEST_WAIT = 30.0  # seconds
 
 
@@ -100,7 +101,7 @@ class _Course:
     def _read(self, response: httpx.Response, part: _Part) -> None:
         if not response.is_success:
             told = f"{self.url} answered {response.status_code}: {response.text[:300]}"
-            if response.status_code in _PASSING:
+            if response.status_code in _PASSING or _NOT_YET in response.text:
                 raise _AgainError(told, _retry_after(response.headers.get("retry-after")))
             raise RewardError(told)
         try:

@@ -53,6 +53,9 @@ class Value(torch.nn.Module):
 class ValueFit:
     """A value function in training.
 
+    DPOK lets it expect the reward itself. Here it expects the advantage, in which a prompt's other images are counted
+    already, so that what is left to expect is what the latents tell.
+
     Args:
         value: on its device; the same on all workers.
         learning_rate: of AdamW.
@@ -64,7 +67,7 @@ class ValueFit:
         self.optimizer = torch.optim.AdamW(value.parameters(), lr=learning_rate)
 
     def learn(self, rollout: Rollout, hidden_BND: torch.Tensor, worth_B: torch.Tensor, seed: int) -> float:
-        """Learn (V − r)², the mean over steps of images drawn by lot (DPOK, arXiv 2305.16381, algorithm 1).
+        """Learn (V − r)², the mean over steps of images drawn by lot (DPOK, arXiv 2305.16381).
 
         Args:
             rollout: of this worker.

@@ -22,7 +22,7 @@ from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
 from visionprefer_serve.client import RewardClient
 
-ROLLOUTS, IMAGES = 6, 16
+ROLLOUTS, IMAGES = 6, 8
 RECIPE = {
     "rollouts": ROLLOUTS,
     "images": IMAGES,

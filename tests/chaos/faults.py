@@ -34,8 +34,10 @@ def killer(named: str, of: str) -> Strike:
             return False
         while run.command.is_running:
             if victims := run.command.processes(named):
-                chance.choice(victims).kill()
-                return True
+                with suppress(psutil.NoSuchProcess):
+                    chance.choice(victims).kill()
+                    return True
+            time.sleep(0.1)
         return False
 
     return strike

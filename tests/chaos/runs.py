@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from command import Command, command, settings, undisturbed
-from ray.cluster_utils import Cluster
 from verification import Outcome, Writes, compared
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 Place = Literal["alone", "nodes", "small disk", "vLLM"]
 SHARDS = ("images/*.parquet", "replies/*/*.parquet")
-RECIPE = {"prompts.sample": 20, "images.block_size": 4, "images.batch_size": 8, "judge.batch_size": 8}
+RECIPE = {"prompts.sample": 12, "images.block_size": 4, "images.batch_size": 8, "judge.batch_size": 8}
 CHANGES: dict[Place, dict[str, object]] = {
     "alone": {},
     "nodes": {"images.workers.actors": [1, 2], "judge.workers.actors": [1, 2]},
@@ -44,7 +46,7 @@ class Attacked(NamedTuple):
     command: Command
     out: Path
     model: Undisturbed  # what it is to become
-    cluster: Cluster | None
+    cluster: "Cluster | None"
 
     def wait_until(self, share: float, *patterns: str) -> bool:
         """Wait until a share of the shards is written. Returns whether the run goes on then."""
@@ -77,19 +79,21 @@ def attack(strike: Strike, place: Place, chance: random.Random, model: Undisturb
         return compared(out, model.out, writes.twice(), seconds - model.seconds)
 
 
-def _words(place: Place, out: Path, cluster: Cluster | None) -> list[object]:
+def _words(place: Place, out: Path, cluster: "Cluster | None") -> list[object]:
     at = ["--address", cluster.address] if cluster else []
     return ["run", "quickstart", "--out", out, *settings(RECIPE | CHANGES[place]), *at]
 
 
 @contextmanager
-def _ray(place: Place) -> Iterator[Cluster | None]:
+def _ray(place: Place) -> "Iterator[Cluster | None]":
     """A head that computes nothing, and nodes that do; None where a run starts a Ray of its own."""
     if place != "nodes":
         yield None
         return
-    here = {"node_ip_address": "127.0.0.1", "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": HEALTH, **here})
+    from ray.cluster_utils import Cluster  # it reads the cluster's token from the environment when it is imported
+
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": HEALTH}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(NODES):
             add_node(cluster)
@@ -98,9 +102,9 @@ def _ray(place: Place) -> Iterator[Cluster | None]:
         cluster.shutdown()
 
 
-def add_node(cluster: Cluster) -> Any:
+def add_node(cluster: "Cluster") -> Any:
     """A further node on this machine."""
-    return cluster.add_node(num_cpus=NODE_CPUS, node_ip_address="127.0.0.1")
+    return cluster.add_node(num_cpus=NODE_CPUS)
 
 
 def may_mount() -> bool:

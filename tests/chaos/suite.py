@@ -12,7 +12,6 @@ import random
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from functools import cached_property
 from itertools import cycle, islice
@@ -123,27 +122,29 @@ def main(
         raise typer.BadParameter(f"{sorted(unknown)}: write some of {NAMES}")
     # Nodes and drivers that start apart share a token.
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "OMP_NUM_THREADS": "1"}
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False)
     names = fault or NAMES
     obstacles = {name: why for name in names if name in faults.FAULTS and (why := faults.FAULTS[name].obstacle())}
     outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
     stuck = dict.fromkeys(names, 0)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     undisturbed = Undisturbed(folder, console)
-    for number, name in enumerate(islice(cycle([name for name in names if name not in obstacles]), rounds)):
-        attack = attack_with(name, undisturbed)
-        here = folder / str(number)
-        began = time.monotonic()
-        try:
-            outcome = struck(attack, f"{seed} {name} {number}", here)
-        except RuntimeError as error:
-            stuck[name] += 1
-            console.print(f"{number + 1:>3} {name}: {error}")
-            continue
-        outcomes[name].append(outcome)
-        console.print(f"{number + 1:>3} {name}: {outcome} in {time.monotonic() - began:.0f} s")
-        if outcome.is_good:
-            shutil.rmtree(here)
+    possible = [name for name in names if name not in obstacles]
+    try:
+        for number, name in enumerate(islice(cycle(possible), rounds)):
+            attack, here = attack_with(name, undisturbed), folder / str(number)
+            try:
+                outcome = struck(attack, f"{seed} {name} {number}", here)
+            except RuntimeError as error:
+                stuck[name] += 1
+                console.print(f"round {number + 1}, {name}: {error}")
+                continue
+            outcomes[name].append(outcome)
+            console.print(f"round {number + 1}, {name}: {outcome}")
+            if outcome.is_good:
+                shutil.rmtree(here)
+    except KeyboardInterrupt:
+        console.print("Stopped. What there was of it:")
     console.print(table(outcomes, stuck, obstacles))
     if any(stuck.values()) or not all(one.is_good for found in outcomes.values() for one in found):
         console.print(f"What went wrong is kept in {folder}")

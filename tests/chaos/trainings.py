@@ -6,13 +6,15 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 from command import Command, command, settings, undisturbed
 from verification import Outcome
 
-EPOCHS = 8
+EPOCHS = 6
 RECIPE = {"epochs": EPOCHS, "batch_size": 8, "workers.actors": 2, "workers.num_cpus": 1}
 DELAY = 3.0  # seconds at most, after the epoch that was drawn
 SAME = 1e-2  # validation losses
@@ -78,8 +80,9 @@ def kill_worker(training: Command, chance: random.Random) -> bool:
     """One of the two that learn; as soon as there are any."""
     while training.is_running:
         if workers := training.processes("RayTrainWorker"):
-            chance.choice(workers).kill()
-            return True
+            with suppress(psutil.NoSuchProcess):
+                chance.choice(workers).kill()
+                return True
         time.sleep(0.1)
     return False
 

@@ -34,6 +34,10 @@ class Outcome(NamedTuple):
         """Whether it is as if nothing had happened."""
         return not (self.lost or self.duplicated or self.wrong)
 
+    def __str__(self) -> str:
+        counted = ", ".join(f"{name} {getattr(self, name)}" for name in self._fields[:-1])
+        return f"{counted}, {self.seconds:+.0f} s"
+
 
 class Writes:
     """Watches which files a run writes, and which it writes again, for as long as the block lasts."""

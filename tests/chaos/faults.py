@@ -97,6 +97,20 @@ def truncate_shard(run: Attacked, chance: random.Random) -> bool:
     return True
 
 
+def overwrite_shard(run: Attacked, chance: random.Random) -> bool:
+    """Some bytes of a shard become others; its size, its footer and its time are as they were."""
+    if not run.wait_until(chance.uniform(0.1, 0.9), *SHARDS):
+        return False
+    shard = chance.choice(sorted(file for pattern in SHARDS for file in run.out.glob(pattern)))
+    written, data = shard.stat(), bytearray(shard.read_bytes())
+    place = chance.randrange(4, len(data) // 2)
+    data[place : place + 16] = bytes(byte ^ 255 for byte in data[place : place + 16])
+    with shard.open("r+b") as file:
+        file.write(data)
+    os.utime(shard, ns=(written.st_atime_ns, written.st_mtime_ns))
+    return True
+
+
 def _moment(run: Attacked, chance: random.Random, *patterns: str) -> bool:
     """Wait for a share of the work, and some time more. Returns whether the run goes on then."""
     goes_on = run.wait_until(chance.random(), *patterns)
@@ -145,4 +159,5 @@ FAULTS = {
         fill_disk, "small disk", lambda: None if may_mount() else "mounting a small disk takes root, or unshare -rm"
     ),
     "shard truncated": Fault(truncate_shard),
+    "shard overwritten": Fault(overwrite_shard),
 }

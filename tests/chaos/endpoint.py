@@ -33,6 +33,7 @@ RECIPE = {
 }
 REPLICA = "model-vpscore"  # in the command line of its process
 SAME = 1e-2  # mean rewards of a rollout, whose images follow from the rewards before
+RECOVERY = 120.0  # seconds
 EXACT = 1e-4  # scores of an image, which may meet others in its forward pass
 
 
@@ -124,8 +125,10 @@ def attack(chance: random.Random, vpscore: Path, about: Known, model: Trained, f
             replica.kill()
             seconds = training.finish() - model.seconds
             told = Counter(re.findall(r"· rollout (\d+) of", training.printed))
-        right = asker.right
-        while asker.right == right and endpoint.serving.is_running:  # it answers again
+        right, until = asker.right, time.monotonic() + RECOVERY
+        while asker.right == right:
+            if time.monotonic() > until:
+                raise RuntimeError(f"{folder / 'endpoint'}: no answer within {RECOVERY:g} seconds of PPO's end")
             time.sleep(0.1)
     ours, theirs = ({row["rollout"]: row for row in history(at)} for at in (out, model.out))
     others = [n for n in ours.keys() & theirs.keys() if abs(ours[n]["reward"] - theirs[n]["reward"]) > SAME]

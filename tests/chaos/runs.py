@@ -26,7 +26,7 @@ CHANGES: dict[Place, dict[str, object]] = {
 NODES, NODE_CPUS = 2, 3  # each has room for all that a run needs at least
 DISK = "64m"
 # A node that does not answer is given up after some seconds, not after a minute.
-HEALTH = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_timeout_ms": 2000}
+HEALTH = {"health_check_period_ms": 1000, "health_check_timeout_ms": 4000, "health_check_failure_threshold": 3}
 
 
 class Undisturbed(NamedTuple):

@@ -35,7 +35,7 @@ MOST_MISSES = 5  # strikes in a row that come too late
 Attack = Callable[[random.Random, Path], Outcome | None]
 
 
-class Undisturbed:
+class Baselines:
     """What attacked commands are compared with: each is run once, when it is first wanted."""
 
     def __init__(self, folder: Path, console: Console) -> None:
@@ -70,16 +70,16 @@ class Undisturbed:
         return folder
 
 
-def attack_with(name: str, undisturbed: Undisturbed) -> Attack:
+def attack_with(name: str, baselines: Baselines) -> Attack:
     """What a round of this fault does."""
     if name in trainings.FAULTS:
-        strike, data, model = trainings.FAULTS[name], undisturbed.run("alone").out, undisturbed.training
+        strike, data, model = trainings.FAULTS[name], baselines.run("alone").out, baselines.training
         return lambda chance, folder: trainings.attack(strike, chance, data, model, folder)
     if name == REPLICA:
-        vpscore, known, model = undisturbed.training.out, undisturbed.known, undisturbed.ppo
+        vpscore, known, model = baselines.training.out, baselines.known, baselines.ppo
         return lambda chance, folder: endpoint.attack(chance, vpscore, known, model, folder)
     fault = faults.FAULTS[name]
-    run = undisturbed.run("alone" if fault.place == "small disk" else fault.place)
+    run = baselines.run("alone" if fault.place == "small disk" else fault.place)
     return lambda chance, folder: runs.attack(fault.strike, fault.place, chance, run, folder)
 
 
@@ -128,11 +128,11 @@ def main(
     outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
     stuck = dict.fromkeys(names, 0)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    undisturbed = Undisturbed(folder, console)
+    baselines = Baselines(folder, console)
     possible = [name for name in names if name not in obstacles]
     try:
         for number, name in enumerate(islice(cycle(possible), rounds)):
-            attack, here = attack_with(name, undisturbed), folder / str(number)
+            attack, here = attack_with(name, baselines), folder / str(number)
             try:
                 outcome = struck(attack, f"{seed} {name} {number}", here)
             except RuntimeError as error:

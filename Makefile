@@ -1,7 +1,7 @@
 PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 BIN := .venv/bin
 
-.PHONY: help quickstart blocksworld test lint bench wheel clean
+.PHONY: help quickstart blocksworld test lint bench chaos wheel clean
 
 help: ## Print these lines.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ lint: .venv/installed-dev ## Check style, types, and that imports run one way.
 
 bench: .venv/installed-dev ## Run the benchmarks, which print ratios.
 	set -e; for script in tests/benchmarks/*.py; do $(BIN)/python $$script; done
+
+chaos: .venv/installed-dev ## Kill, cut off and fill up what runs, 24 times at random moments; count what is lost.
+	$(BIN)/python tests/chaos/suite.py --rounds 24
 
 wheel: .venv/installed ## Build the wheel, alone in dist/.
 	rm -rf dist

@@ -172,6 +172,9 @@ def _derive(recipe: Recipe, store: Store, manifest: dict[str, Any], progress: Pr
     digest = content_id("derived", manifest["judge"], recipe.preferences.model_dump(mode="json"), paid)
     if folder.is_finished and manifest["derived"]["digest"] == digest:
         return folder
+    if aside := [name for shards in (folder.images, *replies) for name in shards.set_aside_damaged()]:
+        names = ", ".join(aside)
+        raise InputError(f"--out {store.root}: {names} changed after it was written. Run again: it is made again")
     progress.say("comparing the scores, and writing the training table")
     manifest.pop("derived", None)
     store.write_manifest(manifest)

@@ -272,6 +272,20 @@ class Shards:
                 self.add(commit)
         return aside
 
+    def set_aside_damaged(self) -> list[str]:
+        """Set aside shards whose bytes are not those that were committed, by their digests. All of them are read.
+
+        Returns:
+            The names of the files that were set aside.
+        """
+        aside = []
+        for shard, commit in self.commits.items():
+            file = f"{self.folder}/{shard}.parquet"
+            if hashlib.sha256(self.store.read(file)).hexdigest() != commit.sha256:
+                self.store.set_aside(file)
+                aside.append(file)
+        return aside
+
     def _files(self) -> Iterator[tuple[re.Match[str], int]]:
         for name, size in self.store.sizes(self.folder).items():
             if match := SHARD.fullmatch(name):

@@ -114,6 +114,23 @@ def test_lost_and_damaged_shards_are_made_again_and_paid_replies_are_kept(recipe
     assert [tuple(c) for c in folder.counts().values()] == [(6, 0, 0), (6, 0, 0)]
 
 
+def test_no_derived_table_is_made_of_a_shard_that_changed_behind_our_back(recipe: Recipe, tmp_path: Path) -> None:
+    """Its size is what it was, and nobody has read it since."""
+    out = tmp_path / "out"
+    before, _ = go(recipe, out)
+    images = {row["image_id"]: row["image"]["bytes"] for row in before.images.table().to_pylist()}
+    shard = out / "images/000000.0.parquet"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    reweighted = changed(recipe, preferences__weights={"aesthetic": 1.0})
+    with pytest.raises(InputError, match=r"images/000000.0.parquet changed after it was written. Run again"):
+        go(reweighted, out)
+    folder, _ = go(reweighted, out)
+    assert {row["image_id"]: row["image"]["bytes"] for row in folder.images.table().to_pylist()} == images
+    assert [tuple(c) for c in folder.counts().values()] == [(6, 0, 0), (6, 0, 0)]
+
+
 def test_a_folder_of_another_recipe_is_refused_and_left_alone(recipe: Recipe, tmp_path: Path) -> None:
     out = tmp_path / "out"
     go(recipe, out)

@@ -158,6 +158,23 @@ def test_damage_that_keeps_the_size_is_told_when_it_is_read(tmp_path: Path) -> N
         again.table()
 
 
+def test_a_shard_whose_bytes_changed_is_set_aside(tmp_path: Path) -> None:
+    """By its digest alone: size and footer are as they were."""
+    made = shards(tmp_path)
+    made.add(made.write("000000", 0, rows("a"), rows()))
+    listed = made.write("000001", 0, rows(*map(str, range(1000))), rows())
+    made.add(listed)
+    path = tmp_path / "images/000001.0.parquet"
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    assert made.set_aside_damaged() == ["images/000001.0.parquet"]
+    assert (tmp_path / "damaged/images/000001.0.parquet").exists()
+    again = shards(tmp_path)
+    assert again.recover([list(listed)]) == []
+    assert list(again.commits) == ["000000.0"]
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", '{"somebody": "else"}', '{"format": 99}'])
 def test_a_manifest_that_is_none_of_ours_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)

@@ -34,7 +34,7 @@ class Found(NamedTuple):
         gpus: of this machine.
         disks: of this machine.
         machines: of the cluster; none if it could not be looked at.
-        stages: the actors of each of the recipe's stages, and where they are.
+        actors: of each of the recipe's stages, and how many of them find room now.
         problems: a sentence for each thing that stops a run.
     """
 
@@ -43,7 +43,7 @@ class Found(NamedTuple):
     gpus: list[str]
     disks: list[Disk]
     machines: list[Machine]
-    stages: dict[str, tuple[Workers, Placed]]
+    actors: dict[str, tuple[Workers, Placed]]
     problems: list[str]
 
 
@@ -67,15 +67,15 @@ def look(recipe: Recipe | None, address: str | None) -> Found:
         except InputError as error:
             problems.append(str(error))
     problems += [
-        f"{disk.folder}: {disk.free / disk.total:.0%} of the disk is free, and Ray stops to write there at "
+        f"{disk.folder}: {disk.free / disk.total:.0%} of the disk is free, and Ray stops writing there at "
         f"{1 - MOST_OF_A_DISK:.0%}: make room"
         for disk in disks
         if disk.free < (1 - MOST_OF_A_DISK) * disk.total
     ]
     told = {"Python": platform.python_version(), **versions(LIBRARIES)}
     placed = place(stages, machines) if machines else {}
-    where = {field: (stages[field], placed[field]) for field in placed}
-    return Found(told, extras, _gpus(), disks, machines, where, problems)
+    actors = {field: (stages[field], found) for field, found in placed.items()}
+    return Found(told, extras, _gpus(), disks, machines, actors, problems)
 
 
 def remedy(extra: str) -> str:

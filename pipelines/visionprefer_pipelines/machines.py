@@ -1,6 +1,8 @@
 """The machines of the Ray cluster that this process is connected to, and the stages that wait for more of them."""
 
 import socket
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import ray
@@ -9,6 +11,7 @@ from ray.autoscaler.v2.sdk import get_cluster_status
 
 from visionprefer.recipe import Workers
 from visionprefer_pipelines.demand import Machine, lacking, wanted
+from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES
 
 SECONDS_TO_ANSWER = 5
 
@@ -36,6 +39,21 @@ def waiting(stages: dict[str, Workers]) -> str:
         if lacks and asked in pending:
             fields.setdefault(lacks, []).append(field)
     return "; ".join(f"{' or '.join(named)} wait for {lacks}" for lacks, named in fields.items())
+
+
+class Waits:
+    """What stages wait for, asked of the cluster no oftener than a line is printed."""
+
+    def __init__(self, stages: dict[str, Workers]) -> None:
+        self.stages, self.asked, self.told = stages, time.monotonic(), ""
+
+    def now(self) -> str:
+        """As `waiting` says it; a cluster that does not answer says what it said before."""
+        if time.monotonic() - self.asked > SECONDS_BETWEEN_LINES:
+            self.asked = time.monotonic()
+            with suppress(ray.exceptions.RayError):
+                self.told = waiting(self.stages)
+        return self.told
 
 
 def session_folder() -> Path | None:

@@ -108,10 +108,10 @@ def _watching(log: Any, tables: Tables, stages: dict[str, Workers], progress: Pr
     """While the block lasts, enter in the manifest what the stream commits, and show it and who waits for a place."""
     import ray
 
-    from visionprefer_pipelines.machines import waiting
+    from visionprefer_pipelines.machines import Waits
     from visionprefer_pipelines.measures import pending_rows
 
-    pending = pending_rows()
+    pending, waits = pending_rows(), Waits(stages)
     ended = threading.Event()
     said: set[str] = set()
     to_mend: list[str] = []
@@ -119,7 +119,7 @@ def _watching(log: Any, tables: Tables, stages: dict[str, Workers], progress: Pr
     manifest = tables.manifest
     began = time.monotonic() - manifest.get("seconds", 0.0)
 
-    def take(waits: str = "") -> None:
+    def take() -> None:
         # A cluster that does not answer hides nothing: shards are found in the folder.
         with suppress(ray.exceptions.RayError):
             for kind, entry in ray.get(log.take.remote(), timeout=30):
@@ -133,17 +133,12 @@ def _watching(log: Any, tables: Tables, stages: dict[str, Workers], progress: Pr
         images, replies = tables.counts()
         for stage, counts in (("images", images), ("replies", replies)):
             pending.set(counts.pending, {"stage": stage})
-        progress.update(images, replies, waits)
+        progress.update(images, replies, waits.now())
 
     def watch() -> None:
-        written = asked = time.monotonic()
-        waits = ""
+        written = time.monotonic()
         while not ended.wait(0.5):
-            if time.monotonic() - asked > SECONDS_BETWEEN_LINES:
-                with suppress(ray.exceptions.RayError):
-                    waits = waiting(stages)
-                asked = time.monotonic()
-            take(waits)
+            take()
             if time.monotonic() - written > MANIFEST_SECONDS:
                 manifest["seconds"] = time.monotonic() - began
                 with suppress(OSError):  # the workers meet a full disk too, and stop the run

@@ -27,7 +27,7 @@ def show_found(found: Found, console: Console) -> None:
     _print(console, "The cluster's machines, and what of them is free", columns, map(_machine, found.machines))
     stages = [
         (field, f"{fewest(workers)} of {listed(wanted(workers))}", str(placed.actors), placed.waits_for or NOTHING)
-        for field, (workers, placed) in found.stages.items()
+        for field, (workers, placed) in found.actors.items()
     ]
     if stages:
         _print(console, "Actors of the recipe", ["stage", "fewest", "have room", "the next waits for"], stages)

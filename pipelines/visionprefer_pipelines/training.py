@@ -5,7 +5,6 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
@@ -21,9 +20,9 @@ from visionprefer.schema import content_id
 from visionprefer.training_settings import TrainingSettings
 from visionprefer_pipelines import loggers
 from visionprefer_pipelines.demand import fewest, wanted
-from visionprefer_pipelines.machines import waiting
+from visionprefer_pipelines.machines import Waits
 from visionprefer_pipelines.measures import training_numbers
-from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES, Progress
+from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.training_worker import MODEL
 from visionprefer_pipelines.units import commit_log
 
@@ -142,17 +141,14 @@ def _followed(trainer: TorchTrainer, log: Any, run: Run, progress: Progress) -> 
     training: Future[Any] = Future()
     # No executor's thread: Python would wait for it, and a person who stops a training would wait for its end.
     Thread(target=_settle, args=(training, trainer), daemon=True).start()
-    asked, waits = time.monotonic(), ""
+    waits, told = Waits({"workers": run.settings.workers, **run.others}), ""
     try:
         while not training.done():
             time.sleep(0.5)
             _pass_on(log, run.out, numbers, progress)
-            if time.monotonic() - asked > SECONDS_BETWEEN_LINES:
-                asked, before = time.monotonic(), waits
-                with suppress(ray.exceptions.RayError):
-                    waits = waiting({"workers": run.settings.workers, **run.others})
-                if waits and waits != before:
-                    progress.say(waits)
+            if (now := waits.now()) and now != told:
+                progress.say(now)
+            told = now
         _pass_on(log, run.out, numbers, progress)
     finally:
         numbers.close()

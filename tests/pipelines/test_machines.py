@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from visionprefer.recipe import Recipe, Workers
 from visionprefer.run_folder import RunFolder
-from visionprefer_pipelines import progress, run
+from visionprefer_pipelines import machines, progress, run
 from visionprefer_pipelines.cli import app
 from visionprefer_pipelines.demand import wanted
 from visionprefer_pipelines.machines import waiting
@@ -75,7 +75,7 @@ def test_a_stage_says_what_it_waits_for_until_a_machine_brings_it(
     assert "4 of 4" in told
     assert max(map(len, told.split("·")[0].splitlines())) <= 80
 
-    for module in (progress, run):
+    for module in (progress, machines):
         monkeypatch.setattr(module, "SECONDS_BETWEEN_LINES", 0.5)
     console = Console(file=(written := io.StringIO()), width=200)
     finished: list[RunFolder] = []

@@ -52,11 +52,12 @@ def train(folder: Path, image_models: list[Path], seed: int) -> None:
     def loss(step: int) -> torch.Tensor:
         chance = random.Random(f"{seed} {step}")
         kind = SCHEDULE[step % len(SCHEDULE)] if step >= CAPTIONS_FIRST else "caption"
-        if kind == "words":
-            return model(**_words(processor, chance)).loss
         rows = data.batch(BATCH if kind == "judgement" else 2 * BATCH, len(examples), step, seed)
-        make = _judgement if kind == "judgement" else _caption
-        inputs = exchange.inputs(processor, [make(examples[row], chance) for row in rows], PATCHES)
+        if kind == "words":  # beside any picture, or it unlearns to answer from its list and asks the picture
+            inputs = _words(processor, chance, PATCHES)
+        else:
+            make = _judgement if kind == "judgement" else _caption
+            inputs = exchange.inputs(processor, [make(examples[row], chance) for row in rows], PATCHES)
         return model(pixel_values=data.scaled(pictures[rows]), **inputs).loss
 
     loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=1.2e-3, warm_up=300)
@@ -87,9 +88,10 @@ def save(model: Any, processor: Any, folder: Path) -> None:
     save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _words(processor: Any, chance: random.Random) -> dict[str, torch.Tensor]:
+def _words(processor: Any, chance: random.Random, patches: int = 0) -> dict[str, torch.Tensor]:
+    """Told scenes, and what follows from them."""
     make = chance.choice((judge_data.quiz, _deduction))
-    return exchange.inputs(processor, [make(chance) for _ in range(2 * BATCH)])
+    return exchange.inputs(processor, [make(chance) for _ in range(2 * BATCH)], patches)
 
 
 def _caption(example: Example, chance: random.Random) -> tuple[str, ...]:

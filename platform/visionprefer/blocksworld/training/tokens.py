@@ -14,7 +14,7 @@ from transformers import BertTokenizer, CLIPTokenizer
 from visionprefer.blocksworld import labels
 from visionprefer.blocksworld.scenes import COLOURS, SHAPES, sample
 from visionprefer.blocksworld.spoiler import spoil
-from visionprefer.blocksworld.wording import plural, word
+from visionprefer.blocksworld.wording import word
 from visionprefer.judging.rubric import question
 from visionprefer.random_models import SPECIAL_TOKENS, llava_tokenizer
 from visionprefer.schema import ASPECTS
@@ -54,12 +54,12 @@ def judge_tokenizer() -> Any:
     """A tokenizer of bytes in which words of the blocks world, things, and stretches of the rubric, are one token each.
 
     Of two words, a thing would have to be looked for among others of its colour and others of its shape, which models
-    as small as the judge learn slowly and do badly.
+    as small as the judge learn slowly and do badly. Several are the token of one and an ending: as tokens of their own,
+    those of which only one is ever shown in training would stay unknown.
     """
     tokenizer = Tokenizer(models.BPE())
     stretches = sorted(set(_stretches()), key=len, reverse=True)
-    kinds = [f" {colour} {shape}" for colour, shape in itertools.product(COLOURS, SHAPES)]
-    things = [*map(plural, kinds), *kinds]
+    things = [f" {colour} {shape}" for colour, shape in itertools.product(COLOURS, SHAPES)]
     signs = [r" \(\d+", r",\d+\)", r" ?\w+", r' ?[^\s\w"]', '"', r"\s+"]
     pattern = "|".join([*map(re.escape, [*stretches, *things]), *signs])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -24,7 +24,8 @@ def show_found(found: Found, console: Console) -> None:
     _print(console, "Disks here", ["for", "folder", "GiB free"], disks)
     console.print(f"GPUs here: {'; '.join(found.gpus) or 'none'}")
     columns = ["machine", "CPU", "GPU", "GiB memory", "GiB object store", "others"]
-    _print(console, "The cluster's machines, and what of them is free", columns, map(_machine, found.machines))
+    if found.machines:
+        _print(console, "The cluster's machines, and what of them is free", columns, map(_machine, found.machines))
     stages = [
         (field, f"{fewest(workers)} of {listed(wanted(workers))}", str(placed.actors), placed.waits_for or NOTHING)
         for field, (workers, placed) in found.actors.items()

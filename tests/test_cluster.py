@@ -16,7 +16,7 @@ from ray.autoscaler.v2.utils import ResourceRequestUtil
 
 from visionprefer.recipe_file import load_recipe
 from visionprefer_pipelines.cluster_file import check_cluster
-from visionprefer_pipelines.preparation import stages_of
+from visionprefer_pipelines.demand import stages_of
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "pipelines" / "visionprefer_pipelines" / "recipes"

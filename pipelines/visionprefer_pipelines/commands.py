@@ -33,15 +33,19 @@ def run_command(*command: str, settings: tuple[str, ...] = ()) -> None:
 
 
 @contextmanager
-def serving(model: Path) -> Iterator[str]:
+def serving(model: Path, *options: str) -> Iterator[str]:
     """The address of a reward endpoint of this model, which is ready, and ends with the block.
+
+    Args:
+        model: its folder.
+        options: further ones of `visionprefer serve`.
 
     Raises:
         InputError: if it does not start; it has said why.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = ["serve", "--model", str(model), "--port", str(port)]
+    command = ["serve", "--model", str(model), "--port", str(port), *options]
     typer.echo(f"\n$ visionprefer {shlex.join(command)} &")
     server = subprocess.Popen([*_VISIONPREFER, *command], stdout=subprocess.DEVNULL)
     try:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from visionprefer.errors import InputError
+from visionprefer.errors import InputError, remedy
 from visionprefer.recipe import Recipe, Workers
 from visionprefer_pipelines.demand import Machine, Placed, fewest, listed, place, stages_of, wanted
 from visionprefer_pipelines.extras import missing, versions
@@ -76,11 +76,6 @@ def look(recipe: Recipe | None, address: str | None) -> Found:
     placed = place(stages, machines) if machines else {}
     actors = {field: (stages[field], found) for field, found in placed.items()}
     return Found(told, extras, _gpus(), disks, machines, actors, problems)
-
-
-def remedy(extra: str) -> str:
-    """The command that brings an extra."""
-    return f"pip install 'visionprefer[{extra}]'"
 
 
 def _cluster(address: str | None, stages: dict[str, Workers]) -> tuple[list[Machine], Path | None]:

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from visionprefer.errors import remedy
 from visionprefer.statistics.tables import NOTHING
 from visionprefer_pipelines.demand import Machine, fewest, listed, wanted
-from visionprefer_pipelines.doctor import Found, remedy
+from visionprefer_pipelines.doctor import Found
 
 _GIB = 2**30
 

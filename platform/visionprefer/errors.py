@@ -13,7 +13,12 @@ class InputError(ValueError):
 
 def missing_extra(package: str, extra: str) -> InputError:
     """The error for a package that comes with an extra of this distribution."""
-    return InputError(f"{package} is not installed. Write: pip install 'visionprefer[{extra}]'")
+    return InputError(f"{package} is not installed. Write: {remedy(extra)}")
+
+
+def remedy(extra: str) -> str:
+    """The command that brings an extra of this distribution."""
+    return f"pip install 'visionprefer[{extra}]'"
 
 
 def what_to_mend(error: BaseException) -> str | None:

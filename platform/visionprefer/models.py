@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import httpx
+
 from visionprefer.errors import InputError, missing_extra
 from visionprefer.schema import content_id
 
@@ -149,18 +151,16 @@ def _folder_digest(folder: Path) -> str:
 def _hub_commit(name: str, revision: str | None) -> str:
     """The commit that a branch or tag stands for: as the hub says or, out of its reach, as the local cache does."""
     try:
-        import httpx
         import huggingface_hub as hub
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
     except ImportError as error:
         raise missing_extra("huggingface_hub", "local") from error
     try:
         return str(hub.HfApi().model_info(name, revision=revision, timeout=30).sha)
-    except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (httpx.HTTPError, OSError) as error:
         reason = str(error).splitlines()[0]
     try:
         cached = hub.snapshot_download(name, revision=revision, local_files_only=True)
-    except (LocalEntryNotFoundError, OSError) as error:
+    except OSError as error:
         raise InputError(
             f"model {name!r}: there is no such folder, and the hub has or gives no such model ({reason}). "
             "Write the path of a model folder, or a hub id OWNER/NAME that can be reached"

@@ -19,20 +19,16 @@ again where nothing else runs.
 """
 
 import argparse
-import contextlib
 import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
@@ -45,6 +41,7 @@ from visionprefer.align.rollout import Guided, Rollout, decode, exact, roll_out,
 from visionprefer.models import BUILTIN_MODELS, find_model
 from visionprefer.prompts.files import BUILTIN_PROMPTS
 from visionprefer.reward.vpscore import VPScore
+from visionprefer_pipelines.commands import serving
 from visionprefer_pipelines.policies import policy_of
 from visionprefer_pipelines.ppo import train_ppo
 from visionprefer_pipelines.ppo_worker import requests
@@ -74,29 +71,6 @@ def for_transformers_4(model: Path, folder: Path) -> Path:
     (folder / "tokenizer" / "vocab.json").write_text(json.dumps(bpe["vocab"]), encoding="utf-8")
     (folder / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
     return folder
-
-
-@contextlib.contextmanager
-def endpoint(vpscore: Path) -> Iterator[str]:
-    """The address of an endpoint in a process of its own, for as long as the block lasts."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    share = ["--num-gpus", "0.2"] if torch.cuda.is_available() else []
-    command = [sys.executable, "-m", "visionprefer_pipelines.cli", "serve", "--model", vpscore, "--port", str(port)]
-    server = subprocess.Popen([*command, *share], stdout=subprocess.DEVNULL)
-    try:
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{url}/readyz", timeout=60).is_success:
-                    break
-            if server.poll() is not None:
-                raise RuntimeError("the endpoint did not start")
-            time.sleep(0.5)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(120)
 
 
 def on_ray(recipe: PPORecipe, url: str, out: Path) -> tuple[float, list[float]]:
@@ -212,9 +186,9 @@ def main() -> None:
         VPScore.from_backbone(str(BUILTIN_MODELS / "blocks-blip")).save_pretrained(parent / "vpscore")
         numbered = [(str(number), prompt) for number, prompt in enumerate(words)]
         rates: dict[str, list[float]] = {"TRL": [], "visionprefer ppo": [], "one process": []}
-        apart = 0.0
+        apart, share = 0.0, ["--num-gpus", "0.2"] if torch.cuda.is_available() else []
         for turn in range(given.turns):
-            with endpoint(parent / "vpscore") as url:
+            with serving(parent / "vpscore", *share) as url:
                 rates["TRL"].append(in_trl(recipe, python, old, words, url))
                 rate, rewards = on_ray(recipe, url, parent / f"out-{turn}")
             rates["visionprefer ppo"].append(rate)

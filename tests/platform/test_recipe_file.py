@@ -158,6 +158,7 @@ def _models(model: type) -> list[type]:
 def test_every_recipe_that_teaches_an_image_model_and_comes_with_the_package_can_be_read() -> None:
     for load, name in [
         (load_dpo_recipe, "dpo"),
+        (load_dpo_recipe, "sdxl-dpo"),
         (load_dpo_recipe, "blocks-dpo"),
         (load_finetune_recipe, "blocks-dreamsync"),
         (load_ppo_recipe, "ppo"),
@@ -165,6 +166,7 @@ def test_every_recipe_that_teaches_an_image_model_and_comes_with_the_package_can
     ]:
         assert load(RECIPES / f"{name}.yaml").model.split("/")[-1] in {
             "stable-diffusion-v1-5",
+            "stable-diffusion-xl-base-1.0",
             "builtin:blocks-sd-small",
         }
 

@@ -283,7 +283,7 @@ def recipe_check(
     set_: Set = None,
     cluster: Annotated[
         Path | None,
-        typer.Option(help="A file like cluster.yaml: could such a cluster ever place all actors?"),
+        typer.Option(help="A file like cluster.yaml or kuberay/run.yaml: could such a cluster ever place all actors?"),
     ] = None,
 ) -> None:
     """Check a recipe, and that its prompts and models are there."""

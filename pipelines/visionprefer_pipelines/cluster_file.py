@@ -1,4 +1,4 @@
-"""Whether a cluster that Ray's autoscaler would make from a YAML file could ever place the actors of a recipe."""
+"""Whether a cluster that Ray's autoscaler or KubeRay would make from a YAML file could ever place a recipe's actors."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,15 +38,28 @@ def read_cluster(file: Path) -> Cluster:
     """
     try:
         told = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if "ray.io/" in str(told.get("apiVersion")):
+            told = _of_kuberay(told)
         head, most = str(told["head_node_type"]), int(told["max_workers"])
         kinds = [_kind(name, about, head, most) for name, about in told["available_node_types"].items()]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"--cluster {file}: no cluster of Ray's autoscaler that says what it may start: {type(error).__name__}: "
             f"{error}. Write a file like cluster.yaml, with max_workers, head_node_type and available_node_types, each "
-            "with its resources, such as {CPU: 8, GPU: 1}"
+            "with its resources, such as {CPU: 8, GPU: 1}; or one like kuberay/run.yaml"
         ) from error
     return Cluster(kinds, most)
+
+
+def _of_kuberay(resource: dict[str, Any]) -> dict[str, Any]:
+    """The cluster of a RayCluster, RayJob or RayService, as Ray's autoscaler reads it in the head's pod."""
+    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+
+    spec = resource["spec"]
+    spec = spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
+    named = {"name": resource["metadata"]["name"], "namespace": "default"}
+    config: dict[str, Any] = _derive_autoscaling_config_from_ray_cr({"metadata": named, "spec": spec})
+    return config
 
 
 def _kind(name: str, about: dict[str, Any], head: str, most: int) -> NodeType:

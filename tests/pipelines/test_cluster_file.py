@@ -97,7 +97,7 @@ def test_what_would_wait_for_ever_is_told(file: Path, stages: dict[str, Workers]
     [
         ("a: [", "no cluster of Ray's autoscaler that says what it may start: ParserError"),
         ("available_node_types: {}", "KeyError: 'head_node_type'"),
-        ("[1]", "TypeError: "),
+        ("[1]", "AttributeError: "),
         ("{available_node_types: {gpu: {}}, head_node_type: gpu, max_workers: 1}", "KeyError: 'resources'"),
     ],
 )

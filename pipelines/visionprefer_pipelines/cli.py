@@ -7,13 +7,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 import typer
 from pydantic import ValidationError
 from rich.text import Text
 
+from visionprefer.buckets import is_in_bucket
 from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
 from visionprefer.recipe_file import load_polish_recipe, load_recipe, recipe_schema
@@ -132,7 +133,7 @@ def import_(
 @app.command()
 def score(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files.")],
-    model: Annotated[Path, typer.Option(help="Folder of a trained VP-Score.")],
+    model: Annotated[str, typer.Option(help="Folder of a trained VP-Score.")],
     prompt: Annotated[str, typer.Option(help="What the images are to show.")],
 ) -> None:
     """Score images for a prompt with VP-Score, the best first."""
@@ -165,7 +166,7 @@ def serve(
     named: dict[str, ServedModel] = {}
     for text in models:
         name, path = ("", text) if Path(text).is_dir() or "=" not in text else text.split("=", 1)
-        name = name or Path(path).resolve().name
+        name = name or (PurePosixPath(path) if is_in_bucket(path) else Path(path).resolve()).name
         if name in named:
             raise InputError(f"--model {text}: two models are called {name}. Write --model NAME={path}")
         named[name] = ServedModel(path=path, workers=Workers(num_gpus=num_gpus))

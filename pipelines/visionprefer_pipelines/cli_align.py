@@ -1,12 +1,20 @@
 """`visionprefer dpo`, `finetune`, `ppo` and `evaluate`: image models taught, and set against each other."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from visionprefer.recipe_file import load_dpo_recipe, load_finetune_recipe, load_ppo_recipe
-from visionprefer_pipelines.terminal import Address, RecipeArgument, RunArgument, Set, console_of, path_of, training
+from visionprefer_pipelines.terminal import (
+    Address,
+    OutArgument,
+    RecipeArgument,
+    RunArgument,
+    Set,
+    console_of,
+    path_of,
+    training,
+)
 
 if TYPE_CHECKING:
     from visionprefer_pipelines.progress import Progress
@@ -15,7 +23,7 @@ if TYPE_CHECKING:
 def dpo(
     recipe: RecipeArgument,
     data: Annotated[str, typer.Option(help="Folder of a finished run, whose training table is learnt from.")],
-    out: Annotated[Path, typer.Option(help="Folder for the model. Run again to go on.")],
+    out: OutArgument,
     set_: Set = None,
     address: Address = None,
 ) -> None:
@@ -35,7 +43,7 @@ def dpo(
 def finetune(
     recipe: RecipeArgument,
     data: Annotated[str, typer.Option(help="Folder of a finished run, whose best images are learnt from.")],
-    out: Annotated[Path, typer.Option(help="Folder for the model. Run again to go on.")],
+    out: OutArgument,
     set_: Set = None,
     address: Address = None,
 ) -> None:
@@ -54,7 +62,7 @@ def finetune(
 
 def ppo(
     recipe: RecipeArgument,
-    out: Annotated[Path, typer.Option(help="Folder for the model. Run again to go on.")],
+    out: OutArgument,
     endpoint: Annotated[
         str, typer.Option(help="URL of a reward endpoint, as `visionprefer serve` starts it.")
     ] = "http://127.0.0.1:8000",
@@ -77,7 +85,7 @@ def ppo(
 def evaluate(
     run_dir: RunArgument,
     reward: Annotated[
-        list[Path] | None, typer.Option(help="Folder of a trained VP-Score that scores the images. May be repeated.")
+        list[str] | None, typer.Option(help="Folder of a trained VP-Score that scores the images. May be repeated.")
     ] = None,
 ) -> None:
     """Set the image models of a run against each other; writes DIR/evaluation.html and DIR/evaluation.json.

@@ -11,6 +11,7 @@ from visionprefer.recipe_file import load_ablation_recipe, load_reward_recipe
 from visionprefer_pipelines.terminal import (
     Address,
     Against,
+    OutArgument,
     RecipeArgument,
     Set,
     console_of,
@@ -29,7 +30,7 @@ rewards = typer.Typer(no_args_is_help=True, help="Train reward models, and learn
 def reward_train(
     recipe: RecipeArgument,
     data: Annotated[str, typer.Option(help="Folder of a finished run, whose training table is learnt from.")],
-    out: Annotated[Path, typer.Option(help="Folder for the model. Run again to go on.")],
+    out: OutArgument,
     set_: Set = None,
     address: Address = None,
 ) -> None:
@@ -48,7 +49,7 @@ def reward_train(
 
 @rewards.command("test")
 def reward_test(
-    model: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a trained VP-Score.")],
+    model: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a trained VP-Score.")],
     data: Annotated[str, typer.Option(help="Folder of a finished run, whose images are scored.")],
     against: Against = "judge",
     split: Annotated[Literal["held_out", "train", "all"], typer.Option(help="Of which prompts.")] = "held_out",
@@ -102,7 +103,7 @@ def reward_compare(
             "repeated; those that were given before are shown without.",
         ),
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="Folder of a trained VP-Score, to stand beside them.")] = None,
+    model: Annotated[str | None, typer.Option(help="Folder of a trained VP-Score, to stand beside them.")] = None,
     against: Against = "judge",
     split: Annotated[Literal["held_out", "train", "all"], typer.Option(help="Of which prompts.")] = "held_out",
 ) -> None:

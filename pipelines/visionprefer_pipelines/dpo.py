@@ -21,19 +21,16 @@ from visionprefer_pipelines.row_groups import READERS
 from visionprefer_pipelines.training import ANY_WAY, Run, is_to_do, train
 
 
-def train_dpo(recipe: DPORecipe, data: str, out: Path, progress: Progress, address: str | None = None) -> Path:
+def train_dpo(recipe: DPORecipe, data: str, out: str | Path, progress: Progress, address: str | None = None) -> None:
     """Train an image model on preferences, or go on training it.
 
     Args:
         recipe: how.
         data: folder of a finished run.
-        out: folder that gets LoRA weights or a whole pipeline, as stock diffusers loads them, a card, and
-            `training.json` with how it went; checkpoints until it is done.
+        out: folder, local or s3://, gs://, that gets LoRA weights or a whole pipeline, as stock diffusers loads them, a
+            card, and `training.json` with how it went; checkpoints until it is done.
         progress: told what happens.
         address: of a Ray cluster; None: see `cluster.connected`.
-
-    Returns:
-        The folder.
 
     Raises:
         InputError: if something that was given cannot be used. Checkpoints, and what was encoded, stay.
@@ -50,9 +47,9 @@ def train_dpo(recipe: DPORecipe, data: str, out: Path, progress: Progress, addre
         **about,
         "recipe": recipe.model_dump(mode="json", exclude=ANY_WAY),
     }
-    run = Run("dpo", out, trained_on, recipe)
+    run = Run("dpo", Store(out), trained_on, recipe)
     if not is_to_do(run, progress):
-        return out
+        return
     tell_of_long_prompts(model, [prompt for file in files for prompt in _prompts(source.store, file)], progress)
     parts = [{"file": file, "name": f"{encoded_folder(model)}/{Path(file).name}"} for file in files]
     least = f" that differs by {recipe.min_margin:g} or more" if recipe.min_margin else ""
@@ -64,7 +61,6 @@ def train_dpo(recipe: DPORecipe, data: str, out: Path, progress: Progress, addre
         what = f"a pair of {recipe.aspect!r}{least}"
         task = prepare(recipe, model, source.store, parts, _read, (what, learnable), progress)
         train(run, learn, task, progress, write_card)
-    return out
 
 
 def _prompts(store: Store, file: str) -> list[str]:

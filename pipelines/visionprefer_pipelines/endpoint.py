@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ray import serve
 
+from visionprefer.buckets import brought_here
 from visionprefer.errors import InputError
 from visionprefer.recipe import Workers
 from visionprefer.reward.vpscore import CONFIG
@@ -39,7 +40,7 @@ def serve_models(
     """
     check_host(host, token_digests(Path(settings.tokens) if settings.tokens else None))
     for name, model in settings.models.items():
-        if not (Path(model.path) / CONFIG).is_file():
+        if not (brought_here(model.path) / CONFIG).is_file():
             raise InputError(f"model {name}: no VP-Score at {model.path}: {CONFIG} is not there")
     _check_port(host, port)
     os.environ.setdefault("RAY_worker_niceness", "0")  # who serves does not stand back

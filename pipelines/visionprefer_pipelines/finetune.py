@@ -26,8 +26,8 @@ IMAGES_PER_FILE = 256
 
 
 def train_finetune(
-    recipe: FinetuneRecipe, data: str, out: Path, progress: Progress, address: str | None = None
-) -> Path:
+    recipe: FinetuneRecipe, data: str, out: str | Path, progress: Progress, address: str | None = None
+) -> None:
     """Train an image model on the best images of a run, or go on training it.
 
     Args, returns and raises as `train_dpo`.
@@ -48,9 +48,9 @@ def train_finetune(
         **about,
         "recipe": recipe.model_dump(mode="json", exclude=ANY_WAY),
     }
-    run = Run("finetune", out, trained_on, recipe)
+    run = Run("finetune", Store(out), trained_on, recipe)
     if not is_to_do(run, progress):
-        return out
+        return
     prompt_of = dict(zip(*source.images.table(["image_id", "prompt"]).to_pydict().values(), strict=True))
     tell_of_long_prompts(model, [prompt_of[image_id] for image_id in best], progress)
     cuts = [best[start : start + IMAGES_PER_FILE] for start in range(0, len(best), IMAGES_PER_FILE)]
@@ -60,7 +60,6 @@ def train_finetune(
     with connected(address, {"workers": recipe.workers, "readers": READERS}, object_store_bytes=None):
         task = prepare(recipe, model, source.store, parts, _read, ("an image that is good enough", len), progress)
         train(run, learn, task, progress, write_card)
-    return out
 
 
 def _read(store: Store, part: Part) -> pa.Table:

@@ -4,21 +4,28 @@ import importlib.util
 import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
+from visionprefer.buckets import is_in_bucket
 from visionprefer.errors import InputError, missing_extra
 from visionprefer.schema import content_id
 
 NEEDED = {"tensorboard": ["tensorboard"], "mlflow": ["mlflow", "sqlalchemy", "alembic"]}
+URI = "MLFLOW_TRACKING_URI"
 _PARAMETERS_AT_ONCE = 100  # as many as MLflow takes
 
 
-def check(logger: str | None) -> None:
-    """Raise InputError if what a logger needs is not installed."""
+def check(logger: str | None, out: str) -> None:
+    """Raise InputError if what a logger needs is not installed, or it cannot write to where a training goes."""
     for package in NEEDED[logger] if logger else ():
         if importlib.util.find_spec(package) is None:
             raise missing_extra(package, "loggers")
+    if is_in_bucket(out) and (logger == "tensorboard" or (logger == "mlflow" and not os.environ.get(URI))):
+        raise InputError(
+            f"logger is {logger}, whose files cannot lie in a bucket, and --out is {out}: write a folder, or logger: "
+            f"mlflow and the address of a server into {URI}"
+        )
 
 
 def flat(nested: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,8 +43,8 @@ def flat(nested: Mapping[str, Any]) -> dict[str, Any]:
 class TensorBoard:
     """Event files in OUT/tensorboard."""
 
-    def __init__(self, out: Path) -> None:
-        self.folder = str(out / "tensorboard")
+    def __init__(self, out: str) -> None:
+        self.folder = f"{out}/tensorboard"
         self.writer: Any = None
         self.last = 0
 
@@ -70,30 +77,28 @@ class MLflow:
         InputError: if no server answers.
     """
 
-    def __init__(self, out: Path, trained_on: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    def __init__(self, out: str, trained_on: Mapping[str, Any], say: Callable[[str], None]) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing leaves the machine unasked
         from mlflow import MlflowClient, MlflowException
 
         self.say, self.is_answered = say, True
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out.resolve()}/mlflow.db"
+        self.uri = os.environ.get(URI) or f"sqlite:///{out}/mlflow.db"
         try:
             self.client = MlflowClient(tracking_uri=self.uri)
-            self.run = self._begun(out.resolve(), trained_on)
+            self.run = self._begun(out, trained_on)
         except MlflowException as error:
-            raise InputError(
-                f"MLFLOW_TRACKING_URI {self.uri}: {error}. Write the address of a server, or none"
-            ) from error
+            raise InputError(f"{URI} {self.uri}: {error}. Write the address of a server, or none") from error
 
-    def _begun(self, out: Path, trained_on: Mapping[str, Any]) -> str:
+    def _begun(self, out: str, trained_on: Mapping[str, Any]) -> str:
         """The run of this training: another one than last time if it is another training or folder."""
         from mlflow.entities import Param
 
         title = os.environ.get("MLFLOW_EXPERIMENT_NAME", "visionprefer")
         known = self.client.get_experiment_by_name(title)
         experiment = known.experiment_id if known else self.client.create_experiment(title)
-        tags = {"visionprefer": content_id(str(out), trained_on)}
+        tags = {"visionprefer": content_id(out, trained_on)}
         before = self.client.search_runs([experiment], f"tags.visionprefer = '{tags['visionprefer']}'")
-        run = before[0] if before else self.client.create_run(experiment, tags=tags, run_name=out.name)
+        run = before[0] if before else self.client.create_run(experiment, tags=tags, run_name=PurePosixPath(out).name)
         name = str(run.info.run_id)
         self.client.update_run(name, status="RUNNING")
         told = [Param(key, str(value)) for key, value in flat(trained_on["recipe"]).items()]

@@ -15,6 +15,7 @@ from visionprefer.align.ppo_recipe import PPORecipe, Reward
 from visionprefer.errors import InputError
 from visionprefer.prompts import read_prompts
 from visionprefer.schema import content_id
+from visionprefer.store import Store
 from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.policies import base_of, tell_of_long_prompts
 from visionprefer_pipelines.ppo_worker import Task, Watching, learn
@@ -25,19 +26,18 @@ from visionprefer_pipelines.training import ANY_WAY, Run, is_to_do, train
 SECONDS_TO_START = 60.0
 
 
-def train_ppo(recipe: PPORecipe, endpoint: str, out: Path, progress: Progress, address: str | None = None) -> Path:
+def train_ppo(
+    recipe: PPORecipe, endpoint: str, out: str | Path, progress: Progress, address: str | None = None
+) -> None:
     """Train an image model to be worth more, or go on training it.
 
     Args:
         recipe: how.
         endpoint: URL of the reward endpoint; its token is read from VISIONPREFER_TOKEN.
-        out: folder that gets LoRA weights or a whole pipeline, as stock diffusers loads them, a card, grids of pictures
-            and `training.json` with how it went; checkpoints until it is done.
+        out: folder, local or s3://, gs://, that gets LoRA weights or a whole pipeline, as stock diffusers loads them,
+            a card, grids of pictures and `training.json` with how it went; checkpoints until it is done.
         progress: told what happens.
         address: of a Ray cluster; None: see `cluster.connected`.
-
-    Returns:
-        The folder.
 
     Raises:
         InputError: if something that was given cannot be used, or the endpoint does not answer within a minute.
@@ -62,9 +62,9 @@ def train_ppo(recipe: PPORecipe, endpoint: str, out: Path, progress: Progress, a
         **about,
         "recipe": recipe.model_dump(mode="json", exclude=ANY_WAY),
     }
-    run = Run("ppo", out, trained_on, recipe, {"rollout_workers": recipe.rollout_workers})
+    run = Run("ppo", Store(out), trained_on, recipe, {"rollout_workers": recipe.rollout_workers})
     if not is_to_do(run, progress):
-        return out
+        return
     tell_of_long_prompts(model, [prompt for _, prompt in prompts], progress)
     with connected(address, {"workers": recipe.workers, **run.others}, object_store_bytes=None):
         actors = start_workers(recipe, model, endpoint, token)
@@ -74,7 +74,6 @@ def train_ppo(recipe: PPORecipe, endpoint: str, out: Path, progress: Progress, a
         finally:
             for actor in actors:
                 ray.kill(actor)
-    return out
 
 
 def _watching(

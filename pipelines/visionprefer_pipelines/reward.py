@@ -16,13 +16,16 @@ from visionprefer_pipelines.row_groups import READERS
 from visionprefer_pipelines.training import ANY_WAY, Run, is_to_do, train
 
 
-def train_reward(recipe: RewardRecipe, data: str, out: Path, progress: Progress, address: str | None = None) -> Path:
+def train_reward(
+    recipe: RewardRecipe, data: str, out: str | Path, progress: Progress, address: str | None = None
+) -> None:
     """Train VP-Score, or go on training it.
 
     Args:
         recipe: how.
         data: folder of a finished run.
-        out: folder that gets the model, its card, and `training.json` with how it went; checkpoints until it is done.
+        out: folder, local or s3://, gs://, that gets the model, its card, and `training.json` with how it went;
+            checkpoints until it is done.
         progress: told what happens.
         address: of a Ray cluster; None: see `cluster.connected`.
 
@@ -51,10 +54,9 @@ def train_reward(recipe: RewardRecipe, data: str, out: Path, progress: Progress,
         "backbone_digest": backbone.digest,
         "recipe": recipe.model_dump(mode="json", exclude=ANY_WAY),
     }
-    run = Run("vpscore", out, trained_on, recipe)
+    run = Run("vpscore", Store(out), trained_on, recipe)
     if not is_to_do(run, progress):
-        return out
+        return
     with connected(address, {"workers": workers, "readers": READERS}):
         task = Task(recipe, backbone, trained_on, source.store, groups)
         train(run, learn, task, progress, write_card)
-    return out

@@ -1,18 +1,18 @@
 """An image model that was taught, in the terminal."""
 
 import json
-from pathlib import Path
 
 from rich.console import Console
 
 from visionprefer.align.card import METHODS, course
 from visionprefer.statistics.tables import Table as TextTable
+from visionprefer.store import Store
 from visionprefer_pipelines.show import print_tables
 
 
-def show_aligned(out: Path, seconds: float, console: Console) -> None:
+def show_aligned(out: str, seconds: float, console: Console) -> None:
     """Print how an image model learnt, where it is, and what to do with it."""
-    record = json.loads((out / "training.json").read_text(encoding="utf-8"))
+    record = json.loads(Store(out).read("training.json"))
     about = record["trained_on"]
     print_tables([TextTable(METHODS[about["method"]][0], *course(record))], console)
     lora = about["recipe"]["lora_rank"]

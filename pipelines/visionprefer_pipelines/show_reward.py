@@ -17,21 +17,21 @@ from visionprefer.store import Store
 from visionprefer_pipelines.show import print_tables
 
 
-def show_reward(out: Path, data: str, seconds: float, console: Console) -> None:
+def show_reward(out: str, data: str, seconds: float, console: Console) -> None:
     """Print how a reward model learnt, where it is, and what to do with it."""
-    record = json.loads((out / "training.json").read_text(encoding="utf-8"))
+    record = json.loads(Store(out).read("training.json"))
     best = best_epoch(record)
     rows = [[name, f"{best['loss'][name]:.3f}", f"{share:.1%}"] for name, share in best["right"].items()]
     title = f"Validation, epoch {best['epoch']} of {len(record['history'])}, which was kept"
     print_tables([TextTable(title, ["score", "loss", "right"], rows)], console)
     console.print(f"{seconds:.0f} s. The model is in {out}, with its card")
-    folder = shlex.quote(str(out))
+    folder = shlex.quote(out)
     console.print(f"Next\n  visionprefer reward test {folder} --data {shlex.quote(data)}")
     console.print(f"  visionprefer score --model {folder} --prompt '…' IMAGE…")
     console.print(f"  visionprefer serve --model {folder}")
 
 
-def show_reward_test(model_dir: Path, data: str, against: str, split: str, console: Console) -> None:
+def show_reward_test(model_dir: str, data: str, against: str, split: str, console: Console) -> None:
     """Print how far a reward model agrees with what is known. Raises InputError if that cannot be told."""
     from visionprefer.reward.testing import score_run, test
     from visionprefer.reward.testing import tables as reward_tables
@@ -41,12 +41,12 @@ def show_reward_test(model_dir: Path, data: str, against: str, split: str, conso
     known = known_preferences_of(run, against)
     with console.status("scoring images"):
         found = score_run(model, run, None if split == "all" else split)
-    figures = test(model, found, known, str(model_dir), against)
+    figures = test(model, found, known, model_dir, against)
     console.print(f"{model_dir} against {against}: {figures.images:,} images of {data}, split {split}")
     print_tables(reward_tables(figures), console)
 
 
-def show_scores(model_dir: Path, prompt: str, files: list[Path], console: Console) -> None:
+def show_scores(model_dir: str, prompt: str, files: list[Path], console: Console) -> None:
     """Print the scores of images for a prompt, the best first. Raises InputError if one cannot be read."""
     from visionprefer.imagebytes import open_image
     from visionprefer.reward.vpscore import VPScore
@@ -72,7 +72,7 @@ def show_ablation(out: Path, figures: AblationFigures, console: Console) -> None
 
 
 def show_comparison(
-    data: str, scorers: list[str], model_dir: Path | None, against: str, split: str, console: Console
+    data: str, scorers: list[str], model_dir: str | None, against: str, split: str, console: Console
 ) -> None:
     """Have scorers score a run's images, and print how far they agree with what is known. Raises InputError."""
     from visionprefer.scorers.comparison import ScorerAgreement, agreement_of_judge, compare
@@ -89,7 +89,7 @@ def show_comparison(
 
         model = VPScore.from_pretrained(model_dir)
         with console.status("vpscore"):
-            figures = test(model, score_run(model, run, chosen), known, str(model_dir), against)
+            figures = test(model, score_run(model, run, chosen), known, model_dir, against)
         found.append(
             ScorerAgreement(scorer="vpscore", judge=figures.model, images=figures.images, aspects=figures.aspects)
         )

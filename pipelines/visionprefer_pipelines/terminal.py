@@ -20,6 +20,7 @@ RecipeArgument = Annotated[
 ]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a field: key.subkey=value. May be repeated.")]
 RunArgument = Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run: what was given to run --out.")]
+OutArgument = Annotated[str, typer.Option("--out", help="Folder for the model, also s3://, gs://. Run again to go on.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster; default: one of its own on this machine.")]
 Against = Annotated[str, typer.Option(help="What is known: judge, oracle, or a Parquet file like preferences.parquet.")]
 
@@ -43,7 +44,7 @@ def console_of(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-def training(name: str, out: Path, train: "Callable[[Progress], object]") -> float:
+def training(name: str, out: str, train: "Callable[[Progress], object]") -> float:
     """Train, telling what happens; a person who stops it is told how to go on. Returns the seconds it took."""
     from visionprefer_pipelines.progress import Progress
 

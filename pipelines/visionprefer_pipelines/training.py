@@ -1,11 +1,10 @@
 """What the drivers of all trainings do alike: a folder that goes on where it stopped, Ray Train, what workers say."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Thread
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from ray.train.torch import TorchTrainer
 from visionprefer.errors import InputError
 from visionprefer.recipe import Workers
 from visionprefer.schema import content_id
+from visionprefer.store import Store
 from visionprefer.training_settings import TrainingSettings
 from visionprefer_pipelines import loggers
 from visionprefer_pipelines.demand import fewest, wanted
@@ -47,45 +47,42 @@ class Run(NamedTuple):
 
     Attributes:
         name: of what is trained.
-        out: the folder that gets it.
+        store: the folder that gets it.
         trained_on: everything that decides what is learnt, for `training.json`.
         settings: the recipe.
         others: who works beside them, by the recipe's field.
     """
 
     name: str
-    out: Path
+    store: Store
     trained_on: dict[str, Any]
     settings: TrainingSettings
     others: dict[str, Workers] = {}  # noqa: RUF012  a tuple's default, which nobody changes
 
 
-def is_trained(out: Path) -> bool:
+def is_trained(out: str | Path) -> bool:
     """Whether the folder holds what was trained, and not just the beginning of it."""
-    record = out / MADE_FROM
-    return record.exists() and "trained_on" in json.loads(record.read_text(encoding="utf-8"))
+    store = Store(out)
+    return store.exists(MADE_FROM) and "trained_on" in json.loads(store.read(MADE_FROM))
 
 
 def is_to_do(run: Run, progress: Progress) -> bool:
     """Whether there is something to train.
 
     Raises:
-        InputError: if the folder holds another training, or the recipe's logger is not installed.
+        InputError: if the folder holds another training, or the recipe's logger cannot be used.
     """
-    loggers.check(run.settings.logger)
-    out, digest = run.out, content_id(run.trained_on)
-    made_from = out / MADE_FROM
-    if made_from.exists():
-        record = json.loads(made_from.read_text(encoding="utf-8"))
-        if record["digest"] != digest:
-            raise InputError(f"--out {out}: another recipe or table was trained there. Write another --out")
-        if "trained_on" in record:
-            progress.say(f"{out} is trained already")
+    store, digest = run.store, content_id(run.trained_on)
+    loggers.check(run.settings.logger, store.root)
+    if store.exists(MADE_FROM):
+        if json.loads(store.read(MADE_FROM))["digest"] != digest:
+            raise InputError(f"--out {store.root}: another recipe or table was trained there. Write another --out")
+        if is_trained(store.root):
+            progress.say(f"{store.root} is trained already")
             return False
-    elif out.exists() and any(out.iterdir()):
-        raise InputError(f"--out {out}: the folder holds other things. Write a new folder")
-    out.mkdir(parents=True, exist_ok=True)
-    made_from.write_text(json.dumps({"digest": digest}), encoding="utf-8")
+    elif store.names(""):
+        raise InputError(f"--out {store.root}: the folder holds other things. Write a new folder")
+    store.write(MADE_FROM, json.dumps({"digest": digest}).encode())
     return True
 
 
@@ -94,7 +91,7 @@ def train(
     learn: Callable[[dict[str, Any]], None],
     task: Any,
     progress: Progress,
-    write_card: Callable[[Path, dict[str, Any]], None],
+    write_card: Callable[[Path, dict[str, Any], str], None],
 ) -> None:
     """Train, or go on training; then put what was trained into the run's folder, with its card and `training.json`.
 
@@ -104,18 +101,18 @@ def train(
             what was trained.
         task: for the workers.
         progress: told what the workers say.
-        write_card: given the folder and the record.
+        write_card: given the folder, the record, and the name that the folder will have.
     """
-    log = commit_log()
+    log, store = commit_log(), run.store
     result = _followed(_trainer(run, learn, {"task": task, "log": log}), log, run, progress)
-    with result.checkpoint.as_directory() as folder:
-        shutil.copytree(Path(folder) / MODEL, run.out, dirs_exist_ok=True)
     course = {name: result.metrics[name] for name in ("history", "seconds")}
     record = {"digest": content_id(run.trained_on), **course, "trained_on": run.trained_on}
-    write_card(run.out, record)
+    with result.checkpoint.as_directory() as folder:
+        write_card(Path(folder) / MODEL, record, PurePosixPath(store.root).name)
+        store.add_folder(Path(folder) / MODEL)
     # Last: where it says what it was trained on, everything is there.
-    (run.out / MADE_FROM).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(run.out / CHECKPOINTS)
+    store.write(MADE_FROM, (json.dumps(record, indent=2) + "\n").encode())
+    store.delete_folder(CHECKPOINTS)
 
 
 def _trainer(run: Run, learn: Callable[[dict[str, Any]], None], config: dict[str, Any]) -> TorchTrainer:
@@ -128,7 +125,7 @@ def _trainer(run: Run, learn: Callable[[dict[str, Any]], None], config: dict[str
         ),
         run_config=RunConfig(
             name=run.name,
-            storage_path=str((run.out / CHECKPOINTS).resolve()),
+            storage_path=f"{run.store.root}/{CHECKPOINTS}",
             failure_config=FailureConfig(max_failures=run.settings.retries),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
@@ -145,22 +142,20 @@ def _followed(trainer: TorchTrainer, log: Any, run: Run, progress: Progress) -> 
     try:
         while not training.done():
             time.sleep(0.5)
-            _pass_on(log, run.out, numbers, progress)
+            _pass_on(log, run.store, numbers, progress)
             if (now := waits.now()) and now != told:
                 progress.say(now)
             told = now
-        _pass_on(log, run.out, numbers, progress)
+        _pass_on(log, run.store, numbers, progress)
     finally:
         numbers.close()
     return training.result()
 
 
-def _pass_on(log: Any, out: Path, numbers: "_Numbers", progress: Progress) -> None:
+def _pass_on(log: Any, store: Store, numbers: "_Numbers", progress: Progress) -> None:
     for kind, entry in ray.get(log.take.remote()):
         if kind == "file":
-            name, data = entry
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            (out / name).write_bytes(data)
+            store.write(*entry)
         elif kind == "numbers":
             numbers.log(*entry)
         else:
@@ -174,9 +169,9 @@ class _Numbers:
         self.name, self.gauge = run.name, training_numbers()
         self.logger: loggers.TensorBoard | loggers.MLflow | None = None
         if run.settings.logger == "tensorboard":
-            self.logger = loggers.TensorBoard(run.out)
+            self.logger = loggers.TensorBoard(run.store.root)
         elif run.settings.logger == "mlflow":
-            self.logger = loggers.MLflow(run.out, run.trained_on, progress.say)
+            self.logger = loggers.MLflow(run.store.root, run.trained_on, progress.say)
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
         for name, number in numbers.items():

@@ -1,15 +1,16 @@
-"""Which model a name stands for: a folder, a hub id or a model that comes with the package, resolved to a digest before
-anything expensive runs.
+"""Which model a name stands for: a folder, here or in a bucket, a hub id or a model that comes with the package,
+resolved to a digest before anything expensive runs.
 """
 
 import hashlib
 import json
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 import httpx
 
+from visionprefer.buckets import brought_here
 from visionprefer.errors import InputError, missing_extra
 from visionprefer.schema import content_id
 
@@ -32,12 +33,12 @@ class Model(NamedTuple):
     @property
     def location(self) -> str:
         """Folder or hub id, for `from_pretrained`: on a worker, where the package lies there."""
-        return str(_folder(self.name))
+        return self.name if self.revision else str(_folder(self.name))
 
     @property
     def label(self) -> str:
         """The name in tables: a hub id, or a folder's own name."""
-        return self.name if self.revision else _folder(self.name).name
+        return self.name if self.revision else PurePosixPath(self.name.removeprefix(BUILTIN)).name
 
 
 def find_model(
@@ -50,7 +51,8 @@ def find_model(
     """Find a model by its name, and check that a folder holds all its parts.
 
     Args:
-        name: folder, hub id OWNER/NAME, or builtin:NAME. A folder may hold LoRA weights that were trained here.
+        name: folder, local or s3://, gs://, hub id OWNER/NAME, or builtin:NAME. A folder may hold LoRA weights that
+            were trained here.
         kind: the library whose `from_pretrained` is to load it.
         revision: branch, tag or commit of a hub id.
         variant: weights variant, such as fp16.
@@ -106,7 +108,7 @@ def is_builtin(name: str) -> bool:
 
 
 def _folder(name: str) -> Path:
-    return BUILTIN_MODELS / name.removeprefix(BUILTIN) if is_builtin(name) else Path(name)
+    return BUILTIN_MODELS / name.removeprefix(BUILTIN) if is_builtin(name) else brought_here(name)
 
 
 def _check_folder(folder: Path, kind: str) -> None:

@@ -112,6 +112,16 @@ class Store:
         """Remove a file that is there."""
         self._files.delete_file(f"{self._prefix}/{name}")
 
+    def delete_folder(self, name: str) -> None:
+        """Remove a folder, if it is there, and all that is in it."""
+        self._files.delete_dir_contents(f"{self._prefix}/{name}", missing_dir_ok=True)
+        if self.exists(name):  # in a bucket it went with its contents
+            self._files.delete_dir(f"{self._prefix}/{name}")
+
+    def add_folder(self, folder: Path) -> None:
+        """Copy all files of a local folder, and those in its folders, to here."""
+        fs.copy_files(str(folder), self._prefix, fs.LocalFileSystem(), self._files)
+
     def set_aside(self, name: str) -> None:
         """Move a file that is there to `damaged/`, where nobody reads it."""
         target = f"{self._prefix}/damaged/{name}"

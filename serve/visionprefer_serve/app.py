@@ -17,6 +17,7 @@ from ray.serve import Application
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.metrics import Counter, Histogram
 
+from visionprefer.buckets import is_in_bucket
 from visionprefer_serve import routes
 from visionprefer_serve.access import token_digests
 from visionprefer_serve.scorer import SECONDS, UNREADABLE, Scorer
@@ -57,7 +58,7 @@ def _scorer(name: str, model: ServedModel, max_pixels: int) -> Application:
         health_check_timeout_s=60,
         **scaled,
     )
-    path = str(Path(model.path).absolute())
+    path = model.path if is_in_bucket(model.path) else str(Path(model.path).absolute())
     return deployment.bind(name, model.model_copy(update={"path": path}).model_dump(mode="json"), max_pixels)
 
 

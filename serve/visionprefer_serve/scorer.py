@@ -3,7 +3,6 @@
 import asyncio
 import math
 import time
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -32,7 +31,7 @@ class Scorer:
 
     def __init__(self, name: str, settings: dict[str, Any], max_pixels: int) -> None:
         chosen = ServedModel.model_validate(settings)
-        self._model = VPScore.from_pretrained(Path(chosen.path), "cuda" if chosen.workers.num_gpus else "cpu")
+        self._model = VPScore.from_pretrained(chosen.path, "cuda" if chosen.workers.num_gpus else "cpu")
         self._name, self._most = name, max_pixels
         self._in_the_model = asyncio.Lock()
         self._queue = cast(Any, self._batch)

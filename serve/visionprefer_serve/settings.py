@@ -10,7 +10,7 @@ from visionprefer.recipe import Settings, Workers
 class ServedModel(Settings):
     """One VP-Score, and the replicas that hold it."""
 
-    path: str = Field(description="Folder of a trained VP-Score.")
+    path: str = Field(description="Folder of a trained VP-Score, local or s3://, gs://.")
     workers: Workers = Field(Workers(), description="Replicas; [fewest, most] lets Ray Serve scale between the two.")
     max_batch_size: int = Field(32, ge=1, description="Images of one forward pass.")
     batch_wait_ms: float = Field(2.0, ge=0, description="How long the first image of a batch waits for others.")

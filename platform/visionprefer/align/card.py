@@ -53,12 +53,13 @@ def _stopped(record: dict[str, Any]) -> bool:
     return rollouts is not None and len(record["history"]) < rollouts
 
 
-def write_card(folder: Path, record: dict[str, Any]) -> None:
+def write_card(folder: Path, record: dict[str, Any], name: str) -> None:
     """Write README.md into a model's folder.
 
     Args:
         folder: of LoRA weights or a whole pipeline.
         record: what `training.json` holds: history, seconds, trained_on.
+        name: of the folder where it will be.
     """
     about = record["trained_on"]
     recipe = about["recipe"]
@@ -93,7 +94,7 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
         method=about["method"],
         method_name=method,
         aspect=None if recipe.get("aspect", OVERALL) == OVERALL else recipe["aspect"],
-        folder=folder.name,
+        folder=name,
         training=training,
         course=course(record),
         watched=any(row.get("watched") for row in record["history"]),

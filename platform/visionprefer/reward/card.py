@@ -16,12 +16,13 @@ def best_epoch(record: dict[str, Any]) -> dict[str, Any]:
     return min(record["history"], key=lambda epoch: epoch["loss"][score])
 
 
-def write_card(folder: Path, record: dict[str, Any]) -> None:
+def write_card(folder: Path, record: dict[str, Any], name: str) -> None:
     """Write README.md into a model's folder.
 
     Args:
         folder: of the model.
         record: what `training.json` holds: history, seconds, trained_on.
+        name: of the folder where it will be.
     """
     about = record["trained_on"]
     recipe = about["recipe"]
@@ -41,7 +42,7 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
     )
     text = environment.get_template("reward_card.md").render(
         name=recipe["name"],
-        folder=folder.name,
+        folder=name,
         scores=recipe["scores"],
         aspects=recipe["scores"][1:],
         training=training,

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import softplus
 from transformers import AutoConfig, AutoTokenizer
 
+from visionprefer.buckets import brought_here
 from visionprefer.errors import InputError
 from visionprefer.reward.backbones import Blip, Clip, backbone_of, load_backbone, load_processors
 from visionprefer.reward.inputs import Inputs, InputSizes
@@ -179,12 +180,13 @@ class VPScore(torch.nn.Module):
         (folder / CONFIG).write_text(self.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def from_pretrained(cls, folder: Path, device: str | torch.device = "cpu") -> Self:
-        """A model as `save_pretrained` left it, ready to score.
+    def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:
+        """A model as `save_pretrained` left it, ready to score; from a folder, local or s3://, gs://.
 
         Raises:
             InputError: if there is none in the folder, or a part is missing or broken.
         """
+        folder = brought_here(str(folder))
         try:
             written = (folder / CONFIG).read_text(encoding="utf-8")
         except OSError as error:

@@ -13,7 +13,7 @@ def card(folder: Path, **changes: object) -> str:
     row = {"step": 2000, "loss": 0.61, "right": 0.7, "margin": 0.25}
     record = {"history": [row], "seconds": 90.0}
     trained_on = about | {"model_revision": "c0ffee", "recipe": recipe.model_dump(mode="json")}
-    write_card(folder, record | {"trained_on": trained_on})
+    write_card(folder, record | {"trained_on": trained_on}, folder.name)
     return (folder / "README.md").read_text()
 
 
@@ -33,7 +33,7 @@ def test_a_model_that_learnt_from_rewards_says_which(tmp_path: Path) -> None:
         {"rollout": n + 1, "reward": n / 50 or None, "failed": 0, "clipped": 0.5, "distance": 0.0} for n in range(50)
     ]
     trained_on = about | {"model_revision": None, "recipe": recipe.model_dump(mode="json")}
-    write_card(tmp_path, {"history": rows, "seconds": 90.0, "trained_on": trained_on})
+    write_card(tmp_path, {"history": rows, "seconds": 90.0, "trained_on": trained_on}, "model")
     text = (tmp_path / "README.md").read_text()
     assert "| reward, overall | digest d2 |" in text
     assert "| 50 | +0.980 | 0 | 50.0% | 0.00e+00 |" in text
@@ -54,7 +54,7 @@ def test_a_fine_tuned_model_says_what_was_good_enough(tmp_path: Path) -> None:
     recipe = FinetuneRecipe(name="tuned", model="owner/sd", min_scores={"aesthetic": 4})
     about = {"method": "finetune", "run": "r", "prompts": 3, "images": "i", "model": "owner/sd", "model_digest": "abc"}
     trained_on = about | {"model_revision": None, "recipe": recipe.model_dump(mode="json")}
-    write_card(tmp_path, {"history": [{"step": 1, "loss": 0.5}], "seconds": 90.0, "trained_on": trained_on})
+    write_card(tmp_path, {"history": [{"step": 1, "loss": 0.5}], "seconds": 90.0, "trained_on": trained_on}, "model")
     text = (tmp_path / "README.md").read_text()
     assert "| min_scores | {'aesthetic': 4.0} |" in text
     assert "| seed | 0 |" in text

@@ -1,0 +1,74 @@
+"""Runs, trainings and models in a bucket: all that is on a disk elsewhere, on an S3 server here."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from diffusers import StableDiffusionPipeline
+
+from visionprefer.models import find_model
+from visionprefer.run_folder import RunFolder
+from visionprefer.store import Store
+
+pytestmark = pytest.mark.slow
+FEW = ("--set", "prompts.sample=8", "--set", "images.block_size=4")
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "visionprefer_pipelines.cli", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+    )
+
+
+def say(*arguments: str) -> str:
+    process = start(*arguments)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return output
+
+
+def test_a_run_goes_on_there_and_what_it_teaches_lies_there(bucket: str, tmp_path: Path) -> None:
+    """Its driver is killed; then it goes on, and nothing is lost or twice. VP-Score and DPO learn from it into the
+    bucket, from where what was learnt is loaded.
+    """
+    data, there = f"{bucket}/data", Store(f"{bucket}/data")
+    first = start("run", "quickstart", "--out", data, *FEW)
+    deadline = time.monotonic() + 180
+    while not there.names("images"):
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    first.kill()
+    first.communicate()
+    say("run", "quickstart", "--out", data, *FEW)
+    run = RunFolder(there)
+    pictures = run.images.table(["image_id", "image"]).to_pylist()
+    assert run.is_finished
+    assert Counter(row["image_id"] for row in pictures) == Counter(run.plan(["image_id"])["image_id"].to_pylist())
+
+    short = ("--set", "epochs=1", "--set", "workers.num_cpus=1", "--set", "scores=[overall]")
+    say("reward", "train", "blocks-vpscore", "--data", data, "--out", f"{bucket}/vpscore", *short)
+    (tmp_path / "image.png").write_bytes(pictures[0]["image"]["bytes"])
+    scored = say("score", "--model", f"{bucket}/vpscore", "--prompt", "a red circle", f"{tmp_path}/image.png")
+    assert "image.png" in scored
+
+    short = ("--set", "steps=2", "--set", "batch_size=4", "--set", "workers.num_cpus=1")
+    say("dpo", "blocks-dpo", "--data", data, "--out", f"{bucket}/dpo", *short)
+    out = Store(f"{bucket}/dpo")
+    assert {"README.md", "model_index.json", "training.json", "unet"} <= set(out.names(""))
+    assert "checkpoints" not in out.names("")
+    assert json.loads(out.read("training.json"))["trained_on"]["method"] == "dpo"
+    pipeline = StableDiffusionPipeline.from_pretrained(find_model(out.root, "diffusers").location)
+    assert pipeline("a red circle", num_inference_steps=1, output_type="np").images.shape == (1, 64, 64, 3)

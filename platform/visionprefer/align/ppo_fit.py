@@ -122,6 +122,11 @@ class PPOFit:
         allowed = self.recipe.learnt_steps
         chosen = rollout.chosen_T.nonzero().flatten()
         chosen = chosen[(chosen >= allowed.start) & (chosen < allowed.stop)]
+        if not len(chosen):
+            raise ValueError(
+                f"timestep_range is {list(self.recipe.timestep_range)}, whose steps add no noise, so that nothing was "
+                "chosen in them: write one that begins earlier"
+            )
         learnt = max(1, round(len(chosen) * self.recipe.timestep_fraction))
         samples = len(rollout.latents_BTCHW)
         return chosen[shuffled(len(chosen), samples, (self.recipe.seed, number, worker))[:, :learnt]]

@@ -149,3 +149,10 @@ def test_training_that_goes_on_learns_the_same(tiny_sd: Path, value_learning_rat
     for world in (through, on):
         world.learn(advantage, first=8, number=1)
     assert torch.allclose(through.weights(), on.weights(), atol=1e-6)
+
+
+def test_steps_in_which_nothing_was_chosen_cannot_be_learnt_from(tiny_sd: Path) -> None:
+    world = World(tiny_sd, timestep_range=(0.75, 1.0))
+    rollout = world.rollout()._replace(chosen_T=torch.tensor([True, True, True, False]))
+    with pytest.raises(ValueError, match=r"timestep_range is \[0.75, 1.0\].*write one that begins earlier"):
+        world.fit.learn(Experience(rollout, world.guided, torch.zeros(len(PROMPTS))), 0)

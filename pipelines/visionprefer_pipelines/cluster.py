@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+from ray._private.services import resolve_ip_for_localhost
 
 from visionprefer.errors import InputError
 from visionprefer.recipe import Workers
@@ -99,6 +100,8 @@ def _join(address: str, named: str) -> None:
     try:
         if plain := re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address):
             host, port = plain.groups()
+            if not address.startswith("ray://"):  # Ray puts this machine's own address in the place of loopback
+                host = resolve_ip_for_localhost(host)
             socket.create_connection((host, int(port)), SECONDS_TO_ANSWER).close()  # Ray would try for minutes
         with _without_stderr():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

@@ -39,10 +39,21 @@ def test_an_address_of_the_environment_is_named(monkeypatch: pytest.MonkeyPatch)
 def test_a_cluster_that_answers_is_joined_whatever_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     joined: list[dict[str, Any]] = []
     monkeypatch.setattr("ray.init", lambda **options: joined.append(options))
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with cluster.connected(address, {"images.workers": Workers(num_gpus=64)}):
             assert joined[0]["address"] == address
+
+
+def test_a_cluster_that_listens_on_loopback_alone_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would look for it at this machine's own address, for minutes."""
+    monkeypatch.setattr(cluster, "resolve_ip_for_localhost", lambda _: "127.0.0.2")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        pytest.raises(InputError, match="no Ray cluster answers there"),
+        cluster.connected(f"127.0.0.1:{server.getsockname()[1]}", {}),
+    ):
+        pass
 
 
 def test_a_cluster_of_its_own_has_cores_for_every_actor(monkeypatch: pytest.MonkeyPatch) -> None:

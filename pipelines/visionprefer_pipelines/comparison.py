@@ -5,7 +5,6 @@
 Every step is a command of `visionprefer`, told as it is run. Given again, each goes on where it stopped.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, NamedTuple, cast
@@ -14,12 +13,10 @@ import pyarrow as pa
 import typer
 import yaml
 
-from visionprefer.blocksworld.comparison import RIGHT, Compared, Share, compare
+from visionprefer.blocksworld.comparison import FIGURES, compare, tables, write_figures
 from visionprefer.blocksworld.renders import write_renders
 from visionprefer.blocksworld.training.image_model import SIZES
 from visionprefer.run_folder import RunFolder
-from visionprefer.schema import ASPECTS
-from visionprefer.statistics.tables import Table
 from visionprefer.store import Store
 from visionprefer_pipelines import cli
 from visionprefer_pipelines.commands import run_command, serving
@@ -107,31 +104,11 @@ def _tell(out: Path, folders: dict[str, list[Path]]) -> None:
     images = run.images.table(["image_id", "prompt_id", "model"])
     models = {name: [folder.name for folder in of_method] for name, of_method in folders.items()}
     found = compare(oracle, images, MODEL, models)
-    (out / "comparison.json").write_text(json.dumps([row._asdict() for row in found], indent=2) + "\n")
+    write_figures(found, out)
     console = console_of()
-    print_tables(_tables(found), console)
+    print_tables(tables(found), console)
     console.print("Gains are means of the differences from the model before, prompt by prompt, with 95 % intervals.")
-    console.print(f"In numbers: {out}/comparison.json; side by side: {out}/evaluation/evaluation.html")
-
-
-def _tables(found: list[Compared]) -> list[Table]:
-    right, gains = [], []
-    for row in found:
-        share, points = (f"{100 * row.fully_right.mean:.1f} %", *_interval(row.fully_right)), ("", "")
-        if row.gained:
-            points = (f"{100 * row.gained[RIGHT].mean:+.1f}", *_interval(row.gained[RIGHT], "+"))
-            of_aspects = [row.gained[aspect] for aspect in ASPECTS]
-            gains.append([row.method, *(f"{gain.mean:+.2f} ({gain.low:+.2f})" for gain in of_aspects)])
-        right.append([row.method, str(row.models), *share, *points])
-    aspects = [aspect.replace("_", " ") for aspect in ASPECTS]
-    return [
-        Table("Fully right", ["taught by", "models", "share", "95 %", "gained", "95 %"], right),
-        Table("Gained in points of 1 to 5 (and the interval's lower bound)", ["taught by", *aspects], gains),
-    ]
-
-
-def _interval(share: Share, sign: str = "") -> tuple[str]:
-    return (f"{100 * share.low:{sign}.1f} to {100 * share.high:{sign}.1f}",)
+    console.print(f"In numbers: {out}/{FIGURES}; side by side: {out}/evaluation/evaluation.html")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 Shapes: P prompts.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +15,9 @@ from numpy.typing import NDArray
 from visionprefer.errors import InputError
 from visionprefer.intervals import interval_over_prompts
 from visionprefer.schema import ASPECTS
+from visionprefer.statistics.tables import Table
 
+FIGURES = "comparison.json"
 RIGHT = "fully_right"
 MEASURES = (RIGHT, *ASPECTS)
 
@@ -69,6 +73,46 @@ def compare(oracle: pa.Table, images: pa.Table, before: str, methods: Mapping[st
         gained = {measure: _share(after[measure] - at_first[measure]) for measure in MEASURES}
         found.append(Compared(method, len(models), _share(after[RIGHT]), gained))
     return found
+
+
+def write_figures(found: Sequence[Compared], folder: Path) -> None:
+    """Write comparison.json."""
+    (folder / FIGURES).write_text(json.dumps([row._asdict() for row in found], indent=2) + "\n", encoding="utf-8")
+
+
+def read_figures(folder: Path) -> list[Compared]:
+    """What `write_figures` wrote."""
+    rows = json.loads((folder / FIGURES).read_text(encoding="utf-8"))
+    return [
+        Compared(
+            row["method"],
+            row["models"],
+            Share(*row["fully_right"]),
+            {measure: Share(*share) for measure, share in row["gained"].items()},
+        )
+        for row in rows
+    ]
+
+
+def tables(found: Sequence[Compared]) -> list[Table]:
+    """What was found, for terminal and README."""
+    right, gains = [], []
+    for row in found:
+        share, points = (f"{100 * row.fully_right.mean:.1f} %", _interval(row.fully_right)), ("", "")
+        if row.gained:
+            points = (f"{100 * row.gained[RIGHT].mean:+.1f}", _interval(row.gained[RIGHT], "+"))
+            of_aspects = [row.gained[aspect] for aspect in ASPECTS]
+            gains.append([row.method, *(f"{gain.mean:+.2f} ({gain.low:+.2f})" for gain in of_aspects)])
+        right.append([row.method, str(row.models), *share, *points])
+    aspects = [aspect.replace("_", " ") for aspect in ASPECTS]
+    return [
+        Table("Fully right", ["taught by", "models", "share", "95 %", "gained", "95 %"], right),
+        Table("Gained in points of 1 to 5 (and the interval's lower bound)", ["taught by", *aspects], gains),
+    ]
+
+
+def _interval(share: Share, sign: str = "") -> str:
+    return f"{100 * share.low:{sign}.1f} to {100 * share.high:{sign}.1f}"
 
 
 def _by_model(oracle: pa.Table, images: pa.Table) -> dict[str, dict[str, dict[str, float]]]:

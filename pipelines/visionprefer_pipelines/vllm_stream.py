@@ -17,7 +17,8 @@ import ray
 from PIL import Image
 from ray.data import ActorPoolStrategy, Dataset
 
-from visionprefer.errors import missing_extra
+from visionprefer.buckets import is_in_bucket
+from visionprefer.errors import InputError, missing_extra
 from visionprefer.judging.asking import Questions, done_and_failed, enter
 from visionprefer.judging.engine import Reply, Request, Row, chat
 from visionprefer.judging.rubric import JSON_FORM
@@ -192,6 +193,11 @@ def _row(questions: Questions, answer: dict[str, Any], most_tokens: int) -> Row:
 
 
 def _processor(settings: EngineSettings, model: Model, reads_images: bool) -> Any:
+    if is_in_bucket(model.name):
+        raise InputError(
+            f"model {model.name}: engines of vLLM load from the hub, or from a folder that every machine sees at one "
+            "place. Write one of these, or engine: transformers"
+        )
     from ray.data.llm import vLLMEngineProcessorConfig
 
     workers = settings.workers

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from diffusers import StableDiffusionPipeline
 
-from visionprefer.models import find_model
+from visionprefer.errors import InputError
+from visionprefer.models import Model, find_model
+from visionprefer.recipe import JudgeSettings
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
+from visionprefer_pipelines.vllm_stream import _processor
 
 pytestmark = pytest.mark.slow
 FEW = ("--set", "prompts.sample=8", "--set", "images.block_size=4")
@@ -72,3 +75,9 @@ def test_a_run_goes_on_there_and_what_it_teaches_lies_there(bucket: str, tmp_pat
     assert json.loads(out.read("training.json"))["trained_on"]["method"] == "dpo"
     pipeline = StableDiffusionPipeline.from_pretrained(find_model(out.root, "diffusers").location)
     assert pipeline("a red circle", num_inference_steps=1, output_type="np").images.shape == (1, 64, 64, 3)
+
+
+def test_engines_of_vllm_say_that_they_load_from_no_bucket() -> None:
+    model = Model("s3://bucket/judge", None, None, "digest")
+    with pytest.raises(InputError, match=r"model s3://bucket/judge: .* Write one of these, or engine: transformers"):
+        _processor(JudgeSettings(model=model.name, engine="vllm"), model, reads_images=True)

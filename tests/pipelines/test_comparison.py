@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from visionprefer.blocksworld.comparison import Compared, Share
+from visionprefer.blocksworld.comparison import Compared, Share, tables
 from visionprefer.recipe_file import load_dpo_recipe, load_finetune_recipe, load_ppo_recipe, load_recipe
 from visionprefer.schema import ASPECTS
 from visionprefer_pipelines import comparison
@@ -41,7 +41,7 @@ def test_what_came_of_it_is_told_in_two_tables() -> None:
         Compared("before", 1, Share(0.3, 0.25, 0.35), {}),
         Compared("DPO", 3, Share(0.4, 0.35, 0.45), gained),
     ]
-    right, gains = comparison._tables(rows)
+    right, gains = tables(rows)
     assert right.rows[0] == ["before", "1", "30.0 %", "25.0 to 35.0", "", ""]
     assert right.rows[1] == ["DPO", "3", "40.0 %", "35.0 to 45.0", "+10.0", "+5.0 to +15.0"]
     assert gains.rows == [["DPO", *["-0.50 (-0.75)"] * 4]]

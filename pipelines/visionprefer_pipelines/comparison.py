@@ -15,6 +15,7 @@ import yaml
 
 from visionprefer.blocksworld.comparison import FIGURES, compare, tables, write_figures
 from visionprefer.blocksworld.renders import write_renders
+from visionprefer.blocksworld.side_by_side import FILE, write_side_by_side
 from visionprefer.blocksworld.training.image_model import SIZES
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
@@ -105,10 +106,11 @@ def _tell(out: Path, folders: dict[str, list[Path]]) -> None:
     models = {name: [folder.name for folder in of_method] for name, of_method in folders.items()}
     found = compare(oracle, images, MODEL, models)
     write_figures(found, out)
+    write_side_by_side(run, {"before": MODEL, **{name: of_method[0] for name, of_method in models.items()}}, out)
     console = console_of()
     print_tables(tables(found), console)
     console.print("Gains are means of the differences from the model before, prompt by prompt, with 95 % intervals.")
-    console.print(f"In numbers: {out}/{FIGURES}; side by side: {out}/evaluation/evaluation.html")
+    console.print(f"In numbers: {out}/{FIGURES}; side by side: {out}/{FILE} and {out}/evaluation/evaluation.html")
 
 
 if __name__ == "__main__":

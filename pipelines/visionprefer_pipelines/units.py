@@ -1,5 +1,6 @@
 """Actors that do units of work, and commit each: what is on disk when it is said to be, whoever dies."""
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from visionprefer_pipelines.measures import RowMeasures
 
 Batch = dict[str, np.ndarray]
 Read = Callable[[Shards, str, int], pa.Table]  # the rows of a unit in a generation; they stand in the shards' store
+SECONDS_TO_COMMIT = 60.0  # that what stops a run waits for units which are done beside it
 JUDGED_COLUMNS = ["image_id", "prompt_id", "prompt", "image"]
 
 
@@ -50,6 +52,7 @@ class _Committing(ABC):
         self.log = log
         self.problem: InputError | None = None
         self.measures = RowMeasures(shards.folder.partition("/")[0])
+        self.at_work, self.less_work = 0, threading.Condition()
         try:
             self.stage = build()
             log.add.remote("say", self.stage.describe())
@@ -57,9 +60,27 @@ class _Committing(ABC):
             self.problem = error  # told with the first unit: what an actor's start raises comes as a wall of text
 
     def __call__(self, batch: Batch) -> Batch:
-        with telling_what_to_mend(self.log):
+        with telling_what_to_mend(self.log), self._after_the_others():
             shards = [self._commit(str(u), int(g)) for u, g in zip(batch["unit"], batch["generation"], strict=True)]
         return named(shards)
+
+    @contextmanager
+    def _after_the_others(self) -> Iterator[None]:
+        """What stops the run is raised when the units that other threads do are committed: they may be paid for."""
+        with self.less_work:
+            self.at_work += 1
+        stops = False
+        try:
+            yield
+        except InputError:
+            stops = True
+            raise
+        finally:
+            with self.less_work:
+                self.at_work -= 1
+                self.less_work.notify_all()
+                if stops:
+                    self.less_work.wait_for(lambda: not self.at_work, SECONDS_TO_COMMIT)
 
     def _commit(self, unit: str, generation: int) -> str:
         if self.problem:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +72,9 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "cluster.json").write_text(json.dumps(config))
     command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=0"]
     command += [f"--autoscaling-config={tmp_path}/cluster.json", "--include-dashboard=false"]
+    # A folder of its own, so that nobody takes this for the cluster of the machine; short, as names of sockets must be.
+    files = Path(tempfile.mkdtemp(prefix="ray-"))
+    command += [f"--temp-dir={files}"]
     environment = os.environ | {
         "RAY_FAKE_CLUSTER": "1",
         "RAY_enable_autoscaler_v2": "1",
@@ -91,6 +96,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         for process in [*started.children(recursive=True), started]:
             process.kill()
         head.wait(60)
+        shutil.rmtree(files, ignore_errors=True)
 
 
 def test_a_run_gets_the_nodes_that_it_wants_and_lets_them_go(address: str, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ray import serve
 
-from visionprefer.buckets import brought_here
 from visionprefer.errors import InputError
 from visionprefer.recipe import Workers
 from visionprefer.reward.vpscore import CONFIG
+from visionprefer.store import Store
 from visionprefer_pipelines.cluster import connected
 from visionprefer_serve.access import check_host, token_digests
 from visionprefer_serve.app import build
@@ -40,7 +40,7 @@ def serve_models(
     """
     check_host(host, token_digests(Path(settings.tokens) if settings.tokens else None))
     for name, model in settings.models.items():
-        if not (brought_here(model.path) / CONFIG).is_file():
+        if not Store(model.path).exists(CONFIG):
             raise InputError(f"model {name}: no VP-Score at {model.path}: {CONFIG} is not there")
     _check_port(host, port)
     os.environ.setdefault("RAY_worker_niceness", "0")  # who serves does not stand back

@@ -75,9 +75,10 @@ def is_to_do(run: Run, progress: Progress) -> bool:
     store, digest = run.store, content_id(run.trained_on)
     loggers.check(run.settings.logger, store.root)
     if store.exists(MADE_FROM):
-        if json.loads(store.read(MADE_FROM))["digest"] != digest:
+        record = json.loads(store.read(MADE_FROM))
+        if record["digest"] != digest:
             raise InputError(f"--out {store.root}: another recipe or table was trained there. Write another --out")
-        if is_trained(store.root):
+        if "trained_on" in record:
             progress.say(f"{store.root} is trained already")
             return False
     elif store.names(""):

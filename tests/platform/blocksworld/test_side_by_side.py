@@ -15,5 +15,5 @@ def test_what_each_model_drew_is_there(run: RunFolder, tmp_path: Path) -> None:
     with_pictures = np.asarray(Image.open(tmp_path / FILE).convert("RGB"))
     write_side_by_side(run, {"nobody": "nobody"}, tmp_path)
     without = np.asarray(Image.open(tmp_path / FILE).convert("RGB"))
-    colours, of_text = (len(np.unique(shown.reshape(-1, 3), axis=0)) for shown in (with_pictures, without))
-    assert colours > of_text
+    coloured = [np.ptp(shown.astype(int), axis=2).max() > 0 for shown in (with_pictures, without)]
+    assert coloured == [True, False]  # titles are grey

@@ -10,6 +10,7 @@ from ray.data import ActorPoolStrategy, Dataset
 from visionprefer.judging.asking import Asker, Questions
 from visionprefer.judging.openai_engine import OpenAIEngine
 from visionprefer.judging.transformers_engine import TransformersEngine
+from visionprefer.judging.vllm_engine import VLLMEngine
 from visionprefer.models import Model
 from visionprefer.recipe import EngineSettings, Workers
 from visionprefer.store import Shards
@@ -62,9 +63,11 @@ def answered(
 def asker(
     questions: Questions, settings: EngineSettings, model: Model, spent: float, reads_images: bool = True
 ) -> Callable[[], Asker]:
-    """What builds the stage, on the worker. Engine vllm runs in stages of its own, and not here: see `vllm_stream`."""
+    """What builds the stage, on the worker. In a stream engine vllm has stages of its own: see `vllm_stream`."""
     if settings.engine == "openai":
         return lambda: Asker(questions, OpenAIEngine(settings, model, spent))
+    if settings.engine == "vllm":
+        return lambda: Asker(questions, VLLMEngine(settings, model))
     return lambda: Asker(questions, TransformersEngine(settings, model, reads_images))
 
 

@@ -137,11 +137,6 @@ def _judge(recipe: Recipe, prepared: Prepared, images: pa.Table, made: StageEsti
     from visionprefer_pipelines.answers import asker
 
     settings = recipe.judge
-    if settings.engine == "vllm":
-        raise InputError(
-            "judge.engine is vllm, which runs on the cluster alone: write --set judge.engine=transformers "
-            "--set judge.engine_kwargs={} for hours that it will stay below"
-        )
     stage = asker(JudgeQuestions(settings, prepared.judge), settings, prepared.judge, 0.0)()
     remote = settings.engine == "openai"
     size = 1 if remote else settings.batch_size

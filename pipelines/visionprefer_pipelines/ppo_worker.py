@@ -49,7 +49,7 @@ def learn(config: dict[str, Any]) -> None:
     policy, dtype = policy_of(recipe, task.model, get_device(), with_reference=recipe.kl_weight > 0)
     policy.learner = prepare_model(policy.unet)
     fit = PPOFit(policy, recipe, sampler(policy.pipeline, recipe.num_inference_steps), dtype, workers, total)
-    advantages = Advantages(recipe.buffer_size, recipe.min_count)
+    advantages = Advantages(recipe.buffer_size, recipe.min_count, recipe.scale_rewards)
     course = Course(config["log"] if worker == 0 else None, recipe.rollouts)
     first = 0
     if saved := course.resumed():

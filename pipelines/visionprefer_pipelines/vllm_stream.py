@@ -17,11 +17,10 @@ import ray
 from PIL import Image
 from ray.data import ActorPoolStrategy, Dataset
 
-from visionprefer.buckets import is_in_bucket
-from visionprefer.errors import InputError, missing_extra
+from visionprefer.errors import missing_extra
 from visionprefer.judging.asking import Questions, done_and_failed, enter
 from visionprefer.judging.engine import Reply, Request, Row, chat
-from visionprefer.judging.rubric import JSON_FORM
+from visionprefer.judging.vllm_engine import described, engine_arguments, sampling
 from visionprefer.models import Model
 from visionprefer.recipe import EngineSettings
 from visionprefer.store import Shards
@@ -66,7 +65,7 @@ def answered_by_vllm(
     except ImportError as error:
         raise missing_extra("vllm", "vllm") from error
 
-    log.add.remote("say", f"{model.label} runs in vLLM, {_described(settings)}")
+    log.add.remote("say", f"{model.label} runs in vLLM, {described(settings)}")
 
     def open_shards(batch: Any) -> pa.Table:
         asked = []
@@ -159,16 +158,7 @@ def _asked(
 
 def _chat(request: Request, settings: EngineSettings) -> dict[str, Any]:
     """What ray.data.llm wants of a request."""
-    sampling: dict[str, Any] = {
-        "temperature": request.temperature,
-        "seed": request.seed,
-        "max_tokens": settings.max_new_tokens,
-        **settings.sampling,
-    }
-    if settings.structured:
-        schema = request.schema | {"x-guidance": JSON_FORM}
-        sampling["structured_outputs"] = {"json": json.dumps(schema)}
-    return {"messages": chat(request), "sampling_params": sampling}
+    return {"messages": chat(request), "sampling_params": sampling(request, settings)}
 
 
 def _nothing() -> dict[str, Any]:
@@ -193,21 +183,13 @@ def _row(questions: Questions, answer: dict[str, Any], most_tokens: int) -> Row:
 
 
 def _processor(settings: EngineSettings, model: Model, reads_images: bool) -> Any:
-    if is_in_bucket(model.name):
-        raise InputError(
-            f"model {model.name}: engines of vLLM load from the hub, or from a folder that every machine sees at one "
-            "place. Write one of these, or engine: transformers"
-        )
     from ray.data.llm import vLLMEngineProcessorConfig
 
     workers = settings.workers
     actors = workers.actors if isinstance(workers.actors, tuple) else (workers.actors, workers.actors)
-    on_cpu = not workers.num_gpus
-    dtype = settings.dtype if settings.dtype != "auto" else "float32" if on_cpu else "bfloat16"
-    defaults = {"dtype": dtype, "structured_outputs_config": {"backend": "guidance"}, "enforce_eager": on_cpu}
     return vLLMEngineProcessorConfig(
         model_source=model.location,
-        engine_kwargs={**defaults, "revision": model.revision, "disable_log_stats": True, **settings.engine_kwargs},
+        engine_kwargs=engine_arguments(settings, model),
         runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")}},
         batch_size=settings.batch_size,
         concurrency=actors,
@@ -221,9 +203,3 @@ def _processor(settings: EngineSettings, model: Model, reads_images: bool) -> An
         should_continue_on_error=True,
         log_engine_metrics=False,
     )
-
-
-def _described(settings: EngineSettings) -> str:
-    where = "on GPUs" if settings.workers.num_gpus else "on the CPU"
-    held = ", replies held to the rubric's schema" if settings.structured else ""
-    return where + held

@@ -14,12 +14,12 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from visionprefer.errors import InputError
+from visionprefer.judging.vllm_engine import engine_arguments
 from visionprefer.models import Model, find_model
 from visionprefer.recipe import JudgeSettings
 from visionprefer.reward.vpscore import VPScore
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
-from visionprefer_pipelines.vllm_stream import _processor
 
 pytestmark = pytest.mark.slow
 FEW = ("--set", "prompts.sample=8", "--set", "images.block_size=4")
@@ -82,4 +82,4 @@ def test_a_run_goes_on_there_and_what_it_teaches_lies_there(bucket: str) -> None
 def test_engines_of_vllm_say_that_they_load_from_no_bucket() -> None:
     model = Model("s3://bucket/judge", None, None, "digest")
     with pytest.raises(InputError, match=r"model s3://bucket/judge: .* Write one of these, or engine: transformers"):
-        _processor(JudgeSettings(model=model.name, engine="vllm"), model, reads_images=True)
+        engine_arguments(JudgeSettings(model=model.name, engine="vllm"), model)

@@ -24,9 +24,11 @@ from rich.console import Console
 from visionprefer.blocksworld.scenes import sample
 from visionprefer.blocksworld.spoiler import spoil
 from visionprefer.blocksworld.wording import word
+from visionprefer.errors import InputError
 from visionprefer.models import BUILTIN_MODELS
 from visionprefer.recipe import Recipe
 from visionprefer.run_folder import RunFolder
+from visionprefer_pipelines.estimate import estimate
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.run import run
 
@@ -76,14 +78,18 @@ def write_pictures(folder: Path, count: int) -> Path:
     return folder
 
 
-def go(pictures: Path, out: Path, **judge: Any) -> tuple[RunFolder, str]:
+def of_pictures(pictures: Path, **judge: Any) -> Recipe:
     asked = {"engine": "vllm", "model": "builtin:blocks-llava", "max_new_tokens": 256, "batch_size": 32} | judge
     if asked["engine"] == "vllm":
-        asked["engine_kwargs"] = {"max_model_len": MAX_MODEL_LEN}
-    recipe = {"name": "trial", "images": {"existing": str(pictures), "block_size": 16}, "judge": asked}
+        asked = {"engine_kwargs": {"max_model_len": MAX_MODEL_LEN}} | asked
+    images = {"existing": str(pictures), "block_size": 16}
+    return Recipe.model_validate({"name": "trial", "images": images, "judge": asked})
+
+
+def go(pictures: Path, out: Path, **judge: Any) -> tuple[RunFolder, str]:
     said = io.StringIO()
     with Progress(Console(file=said, width=200)) as progress:
-        return run(Recipe.model_validate(recipe), str(out), progress), said.getvalue()
+        return run(of_pictures(pictures, **judge), str(out), progress), said.getvalue()
 
 
 def scores(folder: RunFolder) -> dict[tuple[str, str], float]:
@@ -110,6 +116,27 @@ def test_three_engines_make_one_dataset(tmp_path: Path, served: str) -> None:
     assert same(of_vllm, of_transformers)
     assert same(of_server, of_transformers)
     assert pc.min(of_server.replies.table()["prompt_tokens"]).as_py() > 64  # the server counts
+
+
+def test_what_a_run_will_take_is_reckoned_from_a_few_rows_in_vllm(tmp_path: Path) -> None:
+    recipe = of_pictures(write_pictures(tmp_path / "pictures", 48))
+    of_vllm = estimate(recipe, 32, lambda _: None)
+    asked_otherwise = {"engine": "transformers", "engine_kwargs": {}}
+    other = recipe.model_copy(update={"judge": recipe.judge.model_copy(update=asked_otherwise)})
+    of_transformers = estimate(other, 32, lambda _: None)
+    assert (of_vllm.replies.rows, of_vllm.replies.sampled, of_vllm.replies.failed) == (48, 32, 0)
+    assert of_vllm.prompt_tokens == of_transformers.prompt_tokens
+    assert of_vllm.completion_tokens.expected == pytest.approx(of_transformers.completion_tokens.expected, rel=0.01)
+    assert of_vllm.replies.hours.expected > 0
+
+
+def test_an_engine_that_cannot_start_ends_the_run_with_its_reason(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "pictures", 16)
+    too_long = {"max_model_len": 1_000_000}
+    with pytest.raises(InputError, match="max_model_len"):
+        go(pictures, tmp_path / "out", engine_kwargs=too_long)
+    with pytest.raises(InputError, match="max_model_len"):
+        estimate(of_pictures(pictures, engine_kwargs=too_long), 16, lambda _: None)
 
 
 def test_images_that_are_shown_together_are_all_scored(tmp_path: Path) -> None:

@@ -157,9 +157,10 @@ class DPOFit(Fit):
             )
         (chosen, rejected), (of_chosen, of_rejected) = errors.chunk(2), of_reference.chunk(2)
         found = diffusion_dpo_loss(chosen, rejected, of_chosen, of_rejected, self.recipe.beta)
+        loss = found.loss + self.recipe.sft_weight * self.recipe.beta / 2 * chosen.mean()
         right = (found.margin_P > 0).float()
         told = [found.loss.detach(), right.mean(), found.margin_P.mean()]
-        return found.loss, torch.stack([*told, chosen.detach().mean(), rejected.detach().mean()])
+        return loss, torch.stack([*told, chosen.detach().mean(), rejected.detach().mean()])
 
 
 class FinetuneFit(Fit):

@@ -1,6 +1,6 @@
 """The recipe of an image model that learns from its own images and what an endpoint says of them."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -67,6 +67,11 @@ class PPORecipe(AlignRecipe):
     )
     buffer_size: int = Field(16, ge=1, description="Rewards kept of each prompt, to judge new ones by.")
     min_count: int = Field(16, ge=1, description="With fewer, a reward is judged by those of its rollout.")
+    scale_rewards: Literal["group", "batch"] = Field(
+        "group",
+        description="What a reward's distance from the mean of its prompt is divided by: the deviation of that prompt's "
+        "rewards, or of all such distances of the rollout, so that prompts with little between their images weigh less.",
+    )
     retry_for: float = Field(120.0, ge=0, description="Seconds for which an endpoint that fails is asked again.")
     watch: Watch | None = Field(Watch(), description="How often is looked at held-out prompts; null: never.")
     rollout_workers: Workers = Field(Workers(), description="Who draws; `workers` learn.")

@@ -62,6 +62,12 @@ class DPORecipe(OfflineRecipe):
         "margin, as in AGFSync.",
     )
     beta: float = Field(5000.0, gt=0, description="How closely the model is held to what it was: the larger, the more.")
+    sft_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Of the chosen images' own denoising error in the loss, in units of beta / 2 (RPO, arXiv "
+        "2405.16436): 0.5 weighs it as much as DPO weighs it at first. Without it both images' errors may rise.",
+    )
     shuffled_labels: bool = Field(
         False, description="Draw by lot which image of a pair counts as chosen: a control, which learns nothing of use."
     )

@@ -19,6 +19,18 @@ def test_a_prompt_with_few_rewards_is_compared_with_the_batch_and_later_with_its
     assert second.tolist() == pytest.approx(by_hand)
 
 
+def test_scaled_by_the_batch_a_prompt_weighs_by_how_much_its_images_differ() -> None:
+    rewards = [1.0, 3.0, 5.0, 5.2]
+    by_group = Advantages(2, 2).of(["a", "a", "b", "b"], rewards)
+    assert by_group.tolist() == pytest.approx([-1, 1, -1, 1], rel=1e-4)
+    by_batch = Advantages(2, 2, "batch").of(["a", "a", "b", "b"], [*rewards])
+    differences = [-1, 1, -0.1, 0.1]
+    assert by_batch.tolist() == pytest.approx([d / np.std(differences) for d in differences], rel=1e-4)
+    missing = Advantages(2, 2, "batch").of(["a", "a", "b", "b", "b"], [*rewards, None])
+    assert missing[:4].tolist() == by_batch.tolist()
+    assert np.isnan(missing[4])
+
+
 def test_only_the_last_rewards_of_a_prompt_are_kept() -> None:
     advantages = Advantages(buffer_size=2, min_count=2)
     advantages.of(["a"] * 4, [100, 100, 1, 3])

@@ -50,6 +50,22 @@ def test_it_moves_towards_what_was_chosen_and_says_how_far(tiny_sd: Path) -> Non
     assert 0.1 < later["chosen_error"] < later["rejected_error"] < 10
 
 
+def test_with_an_sft_weight_the_error_of_chosen_images_falls_further(tiny_sd: Path) -> None:
+    """The loss that is told is DPO's alone, so that it begins at log 2 in both."""
+
+    def trained(**settings: Any) -> list[dict[str, float]]:
+        fit = fit_of(tiny_sd, lora_rank=None, learning_rate=1e-3, warm_up=0, steps=30, **settings)
+        return [fit.step([batch_of(fit)], number) for number in range(30)]
+
+    without, with_it = trained(), trained(sft_weight=1.0)
+    assert without[0] == with_it[0]
+
+    def late(told: list[dict[str, float]]) -> float:
+        return sum(one["chosen_error"] for one in told[-8:]) / 8
+
+    assert late(with_it) < 0.9 * late(without)
+
+
 def test_how_a_step_is_cut_does_not_change_what_is_learnt(tiny_sd: Path) -> None:
     whole, cut = fit_of(tiny_sd, warm_up=0), fit_of(tiny_sd, warm_up=0)
     for number in range(3):

@@ -108,6 +108,7 @@ def _ask(
     from visionprefer_pipelines.answers import answered, source
     from visionprefer_pipelines.cluster import connected
     from visionprefer_pipelines.units import commit_log
+    from visionprefer_pipelines.vllm_stream import telling_why_no_engine_starts
 
     with connected(address, {"polish.workers": recipe.polish.workers}):
         log = commit_log()
@@ -125,7 +126,8 @@ def _ask(
                 PROMPTS_PER_UNIT,
                 reads_images=False,
             )
-            _follow(stream, log, replies, planned, progress)
+            with telling_why_no_engine_starts():
+                _follow(stream, log, replies, planned, progress)
             replies.recover([], units=units)
             work = _work(replies, units, False, asks_once)
             if not work:

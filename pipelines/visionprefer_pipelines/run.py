@@ -82,13 +82,14 @@ def _stream(
     from visionprefer_pipelines.cluster import connected
     from visionprefer_pipelines.dataset import stream
     from visionprefer_pipelines.units import commit_log
+    from visionprefer_pipelines.vllm_stream import telling_why_no_engine_starts
 
     stages = stages_of(recipe)
     with connected(address, stages):
         log, paid = commit_log(), spent(tables.replies)["cost"] or 0.0
         for _ in range(1 + tables.is_joint + tables.asks_once):
             dataset = stream(recipe, tables.replies, prepared.models, prepared.judge, work, log, paid)
-            with _watching(log, tables, stages, progress):
+            with _watching(log, tables, stages, progress), telling_why_no_engine_starts():
                 for _ in dataset.iter_batches(batch_size=None):
                     pass
             tables.recover(tables.commits())  # what the log says is for the eye; what is in the folder counts

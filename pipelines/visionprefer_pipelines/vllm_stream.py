@@ -9,7 +9,10 @@ stream: the first pass commits it as failed, so that nothing that was paid for i
 
 import json
 import os
+import re
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +20,7 @@ import ray
 from PIL import Image
 from ray.data import ActorPoolStrategy, Dataset
 
-from visionprefer.errors import missing_extra
+from visionprefer.errors import InputError, missing_extra
 from visionprefer.judging.asking import Questions, done_and_failed, enter
 from visionprefer.judging.engine import Reply, Request, Row, chat
 from visionprefer.judging.vllm_engine import described, engine_arguments, sampling
@@ -29,6 +32,7 @@ from visionprefer_pipelines.measures import RowMeasures
 from visionprefer_pipelines.units import Batch, Read, named, telling_what_to_mend
 
 AROUND = 0.1  # CPU cores reserved for each worker of the stages around the engine
+LONGEST_REASON = 600  # characters of what vLLM says
 # What comes back that a reply is made of.
 COLUMNS = (
     "unit",
@@ -91,6 +95,25 @@ def answered_by_vllm(
         compute=ActorPoolStrategy(size=1),
         num_cpus=AROUND,
     )
+
+
+@contextmanager
+def telling_why_no_engine_starts() -> Iterator[None]:
+    """Tell in a sentence why engines of vLLM do not start, where a stream fails for that."""
+    try:
+        yield
+    except ray.exceptions.ActorDiedError as error:
+        if (reason := _why_not_started(str(error))) is None:
+            raise
+        raise InputError(f"vLLM's engine does not start: {reason}") from error
+
+
+def _why_not_started(told: str) -> str | None:
+    """The engine's own error in what Ray tells of it, which is text and a traceback; None if it is of another actor."""
+    found = list(re.finditer(r"^[\w.]*(?:Error|Exception): ", told, re.MULTILINE))
+    if "vLLMEngineStage" not in told or not found:
+        return None
+    return " ".join(told[found[-1].end() :].split())[:LONGEST_REASON]
 
 
 class CommitReplies:

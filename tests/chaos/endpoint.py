@@ -26,6 +26,7 @@ ROLLOUTS, IMAGES = 6, 8
 RECIPE = {
     "rollouts": ROLLOUTS,
     "images": IMAGES,
+    "images_per_prompt": 4,
     "updates": 2,
     "rollout_batch_size": 8,
     "batch_size": 8,

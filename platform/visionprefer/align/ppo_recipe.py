@@ -69,8 +69,9 @@ class PPORecipe(AlignRecipe):
     min_count: int = Field(16, ge=1, description="With fewer, a reward is judged by those of its rollout.")
     scale_rewards: Literal["group", "batch"] = Field(
         "group",
-        description="What a reward's distance from the mean of its prompt is divided by: the deviation of that prompt's "
-        "rewards, or of all such distances of the rollout, so that prompts with little between their images weigh less.",
+        description="What a reward's distance from the mean of its prompt is divided by: the deviation of that "
+        "prompt's rewards; or that of all such distances in the rollout, by which a prompt weighs as much as its "
+        "images differ.",
     )
     retry_for: float = Field(120.0, ge=0, description="Seconds for which an endpoint that fails is asked again.")
     watch: Watch | None = Field(Watch(), description="How often is looked at held-out prompts; null: never.")

@@ -38,7 +38,9 @@ class VLLMEngine:
     def ask(self, requests: list[Request]) -> list[Reply]:
         """Answer all requests, in batches of the recipe's size."""
         size = self.settings.batch_size
-        return [reply for start in range(0, len(requests), size) for reply in self._batch(requests[start : start + size])]
+        return [
+            reply for start in range(0, len(requests), size) for reply in self._batch(requests[start : start + size])
+        ]
 
     def describe(self) -> str:
         """What was chosen, for the person at the terminal."""

@@ -119,12 +119,12 @@ def test_three_engines_make_one_dataset(tmp_path: Path, served: str) -> None:
 
 
 def test_what_a_run_will_take_is_reckoned_from_a_few_rows_in_vllm(tmp_path: Path) -> None:
-    recipe = of_pictures(write_pictures(tmp_path / "pictures", 48))
+    recipe = of_pictures(write_pictures(tmp_path / "pictures", 96))
     of_vllm = estimate(recipe, 32, lambda _: None)
     asked_otherwise = {"engine": "transformers", "engine_kwargs": {}}
     other = recipe.model_copy(update={"judge": recipe.judge.model_copy(update=asked_otherwise)})
     of_transformers = estimate(other, 32, lambda _: None)
-    assert (of_vllm.replies.rows, of_vllm.replies.sampled, of_vllm.replies.failed) == (48, 32, 0)
+    assert (of_vllm.replies.rows, of_vllm.replies.sampled, of_vllm.replies.failed) == (96, 48, 0)
     assert of_vllm.prompt_tokens == of_transformers.prompt_tokens
     assert of_vllm.completion_tokens.expected == pytest.approx(of_transformers.completion_tokens.expected, rel=0.01)
     assert of_vllm.replies.hours.expected > 0

@@ -4,6 +4,7 @@ In a run it is the stream that drives vLLM (`visionprefer_pipelines.vllm_stream`
 """
 
 import json
+import os
 from typing import Any
 
 from visionprefer.buckets import is_in_bucket
@@ -22,6 +23,8 @@ class VLLMEngine:
     """
 
     def __init__(self, settings: EngineSettings, model: Model) -> None:
+        for name, value in (("VLLM_LOGGING_LEVEL", "ERROR"), ("VLLM_CPU_KVCACHE_SPACE", "1")):
+            os.environ.setdefault(name, value)  # read when it is imported; its lines would stand between our own
         try:
             from vllm import LLM
         except ImportError as error:

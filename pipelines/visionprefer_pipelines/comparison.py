@@ -27,7 +27,7 @@ from visionprefer_pipelines.training import is_trained
 
 MODEL = "blocks-sd-small"
 RENDERS = 2_000
-EPOCHS = "epochs=5"  # of 2,000 prompts; the loss on held-out ones is least after two to four
+EPOCHS = "epochs=5"  # with 2,000 prompts the loss on validation prompts is least after two to four
 RECIPES = Path(__file__).parent / "recipes"
 
 

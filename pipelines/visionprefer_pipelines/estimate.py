@@ -1,5 +1,7 @@
 """What a run will take, from a few of its rows done on this machine: hours, tokens and money, with their spread."""
 
+import gc
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -86,6 +88,8 @@ def estimate(recipe: Recipe, rows: int, say: Callable[[str], None]) -> Estimate:
     if not done.num_rows:
         raise InputError(f"images: none of the {failed} sampled could be made. Run the recipe to see the reasons")
     say(f"judging {done.num_rows} images")
+    if recipe.judge.engine == "vllm":
+        say("a run has several batches under way in vLLM, and stays below these hours")
     return _judge(recipe, prepared, done, images)
 
 
@@ -129,7 +133,17 @@ def _make(recipe: Recipe, prepared: Prepared, sample: list[pa.Table]) -> tuple[p
         seconds.append(time.monotonic() - began)
         done.append(made.select(JUDGED_COLUMNS))
         failed += lost.num_rows
+    del stage
+    _free_the_gpu()
     return pa.concat_tables(done), failed, seconds
+
+
+def _free_the_gpu() -> None:
+    """Give back what the image models took: vLLM, in a process of its own, wants nearly all of a GPU."""
+    gc.collect()
+    torch = sys.modules.get("torch")  # None where nothing was drawn
+    if torch and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _judge(recipe: Recipe, prepared: Prepared, images: pa.Table, made: StageEstimate) -> Estimate:

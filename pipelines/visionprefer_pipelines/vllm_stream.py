@@ -23,7 +23,7 @@ from ray.data import ActorPoolStrategy, Dataset
 from visionprefer.errors import InputError, missing_extra
 from visionprefer.judging.asking import Questions, done_and_failed, enter
 from visionprefer.judging.engine import Reply, Request, Row, chat
-from visionprefer.judging.vllm_engine import described, engine_arguments, sampling
+from visionprefer.judging.vllm_engine import ENVIRONMENT, described, engine_arguments, sampling
 from visionprefer.models import Model
 from visionprefer.recipe import EngineSettings
 from visionprefer.store import Shards
@@ -61,8 +61,8 @@ def answered_by_vllm(
     Raises:
         InputError: if vLLM is not installed.
     """
-    # What it says of itself would stand between the lines of the run.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         import vllm  # noqa: F401  absent, it would be missed far from here
         from ray.data.llm import build_processor
@@ -113,7 +113,10 @@ def _why_not_started(told: str) -> str | None:
     found = list(re.finditer(r"^[\w.]*(?:Error|Exception): ", told, re.MULTILINE))
     if "vLLMEngineStage" not in told or not found:
         return None
-    return " ".join(told[found[-1].end() :].split())[:LONGEST_REASON]
+    reason = " ".join(told[found[-1].end() :].split())[:LONGEST_REASON]
+    if "See root cause above" in reason:  # said by another process, whose lines stay in Ray's log files
+        reason += " It is in Ray's logs of that worker; `visionprefer estimate RECIPE` on such a machine shows it"
+    return reason
 
 
 class CommitReplies:
@@ -213,7 +216,7 @@ def _processor(settings: EngineSettings, model: Model, reads_images: bool) -> An
     return vLLMEngineProcessorConfig(
         model_source=model.location,
         engine_kwargs=engine_arguments(settings, model),
-        runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")}},
+        runtime_env={"env_vars": {name: os.environ[name] for name in ENVIRONMENT}},
         batch_size=settings.batch_size,
         concurrency=actors,
         placement_group_config={"bundle_per_worker": wanted(workers)},

@@ -27,6 +27,7 @@ RECIPE = {
     "rollouts": ROLLOUTS,
     "images": IMAGES,
     "images_per_prompt": 4,
+    "min_count": 4,
     "updates": 2,
     "rollout_batch_size": 8,
     "batch_size": 8,

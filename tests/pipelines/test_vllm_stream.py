@@ -20,8 +20,7 @@ pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
 
 def died(stage: str, what: str) -> ActorDiedError:
     error = ActorDiedError()
-    error.args = (TOLD.format(stage=stage, what=what),)
-    error.error_msg = error.args[0]
+    error.error_msg = TOLD.format(stage=stage, what=what)
     return error
 
 
@@ -32,6 +31,14 @@ def test_an_engine_that_does_not_start_is_told_in_its_own_last_words() -> None:
         "vLLM's engine does not start: 1 validation error for ModelConfig Value error, max_model_len (1000000) is "
         "greater than 2048"
     )
+
+
+def test_where_the_reason_is_in_a_log_it_says_where_to_look() -> None:
+    with (
+        pytest.raises(InputError, match=r"See root cause above.*in Ray's logs.*visionprefer estimate"),
+        telling_why_no_engine_starts(),
+    ):
+        raise died("vLLMEngineStageUDF", "2048\nRuntimeError: Engine core initialization failed. See root cause above.")
 
 
 def test_the_reason_is_cut_where_it_is_long() -> None:

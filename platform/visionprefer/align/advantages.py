@@ -15,8 +15,9 @@ class Advantages:
 
     (r − mean) / (std + 1e-6), over the prompt's buffer, which the new rewards have joined; while that holds fewer than
     `min_count` rewards, over all rewards of the batch. With `scale_rewards` "batch" the mean is as before, and the
-    deviation that of all these differences in the batch (arXiv 2508.08221): images of a prompt that are all about as
-    good then weigh little, where their own deviation would make as much of their noise as of any difference.
+    deviation that of all these differences in the batch (arXiv 2508.08221 takes that of the batch's rewards, in which
+    counts too how much prompts differ): images of a prompt that are all about as good then weigh little, where their
+    own deviation would make as much of their noise as of any difference.
 
     Args:
         buffer_size: rewards kept of a prompt; 16 in DDPO, 32 where there are few prompts.

@@ -16,7 +16,7 @@ METHODS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
     "dpo": (
         "Diffusion-DPO (arXiv 2311.12908)",
         (
-            *("seed", "lora_rank", "beta", "steps", "batch_size", "learning_rate"),
+            *("seed", "lora_rank", "beta", "sft_weight", "steps", "batch_size", "learning_rate"),
             *("pairs", "min_margin", "shuffled_labels", "ema", "dtype"),
         ),
         {"step": "{:,}", "loss": "{:.4f}", "right": "{:.1%}", "margin": "{:+.3f}"},
@@ -29,8 +29,16 @@ METHODS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
     "ppo": (
         "PPO (arXiv 2305.13301)",
         (
-            *("seed", "lora_rank", "rollouts", "images", "updates", "learning_rate", "guidance_scale"),
-            *("num_inference_steps", "clip_range", "kl_weight", "value_learning_rate", "dtype"),
+            *("seed", "lora_rank", "rewards", "rollouts", "images", "images_per_prompt", "scale_rewards", "updates"),
+            *(
+                "learning_rate",
+                "guidance_scale",
+                "num_inference_steps",
+                "clip_range",
+                "kl_weight",
+                "value_learning_rate",
+                "dtype",
+            ),
         ),
         {"rollout": "{:,}", "reward": "{:+.3f}", "failed": "{:,}", "clipped": "{:.1%}", "distance": "{:.2e}"},
     ),

@@ -69,7 +69,9 @@ class DPORecipe(OfflineRecipe):
         "2405.16436): 0.5 weighs it as much as DPO weighs it at first. Without it both images' errors may rise.",
     )
     shuffled_labels: bool = Field(
-        False, description="Draw by lot which image of a pair counts as chosen: a control, which learns nothing of use."
+        False,
+        description="Draw by lot which image of a pair counts as chosen: a control for what the labels teach. With an "
+        "sft_weight it still learns from the images.",
     )
 
     @model_validator(mode="after")

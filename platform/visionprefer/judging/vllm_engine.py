@@ -14,6 +14,9 @@ from visionprefer.judging.rubric import JSON_FORM
 from visionprefer.models import Model
 from visionprefer.recipe import EngineSettings
 
+# Read when vLLM is imported; its own lines would stand between ours.
+ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_KVCACHE_SPACE": "1"}
+
 
 class VLLMEngine:
     """Runs a model in vLLM, as many requests at a time as the recipe's batch size says.
@@ -23,8 +26,8 @@ class VLLMEngine:
     """
 
     def __init__(self, settings: EngineSettings, model: Model) -> None:
-        for name, value in (("VLLM_LOGGING_LEVEL", "ERROR"), ("VLLM_CPU_KVCACHE_SPACE", "1")):
-            os.environ.setdefault(name, value)  # read when it is imported; its lines would stand between our own
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         try:
             from vllm import LLM
         except ImportError as error:
@@ -50,8 +53,12 @@ class VLLMEngine:
         return f"{self.name} runs in vLLM, {described(self.settings)}"
 
     def _batch(self, requests: list[Request]) -> list[Reply]:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         try:
             return self._generate(requests)
+        except EngineDeadError as error:  # no later request would be answered either
+            raise InputError(f"model {self.name!r}: vLLM's engine died: {error}") from error
         except Exception as error:  # noqa: BLE001  any model may raise anything; the reason becomes a row
             if len(requests) == 1:
                 return [Reply(None, 0, 0, error=f"{type(error).__name__}: {error}")]
@@ -120,4 +127,4 @@ def sampling(request: Request, settings: EngineSettings) -> dict[str, Any]:
 def described(settings: EngineSettings) -> str:
     """Where it runs, and whether replies are held to their schema, for the person at the terminal."""
     where = "on GPUs" if settings.workers.num_gpus else "on the CPU"
-    return where + (", replies held to the rubric's schema" if settings.structured else "")
+    return where + (", replies held to their schema" if settings.structured else "")

@@ -32,7 +32,7 @@ def test_on_the_cpu_it_computes_in_float32_and_on_a_gpu_in_bfloat16_unless_the_r
     found = engine_arguments(said, MODEL)
     assert (found["dtype"], found["enforce_eager"], found["max_model_len"]) == ("float16", True, 8192)
     assert found["revision"] == "abc"
-    assert described(on_gpu) == "on GPUs, replies held to the rubric's schema"
+    assert described(on_gpu) == "on GPUs, replies held to their schema"
 
 
 def test_a_request_is_sampled_as_the_recipe_says_and_held_to_its_schema() -> None:

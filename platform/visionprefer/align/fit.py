@@ -140,8 +140,8 @@ class Fit(ABC):
 class DPOFit(Fit):
     """A policy that learns from pairs by Diffusion-DPO.
 
-    It tells DPO's loss, without what `sft_weight` adds; `right`, the share of the pairs that the policy has moved towards
-    more than the reference; `margin`, what is inside the sigmoid; and the denoising errors of the policy.
+    It tells DPO's loss, without what `sft_weight` adds; `right`, the share of the pairs that the policy has moved
+    towards more than the reference; `margin`, what is inside the sigmoid; and the denoising errors of the policy.
     """
 
     told = ("loss", "right", "margin", "chosen_error", "rejected_error")

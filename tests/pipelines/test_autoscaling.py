@@ -85,7 +85,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with (tmp_path / "head.log").open("w") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 60
         while "Ray runtime started" not in (said := (tmp_path / "head.log").read_text()):
             assert head.poll() is None, said
             assert time.monotonic() < deadline, said
@@ -111,7 +111,7 @@ def test_a_run_gets_the_nodes_that_it_wants_and_lets_them_go(address: str, tmp_p
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert RunFolder(Store(tmp_path / "run")).is_finished
-        deadline, had_gpu, nodes = time.monotonic() + 240, False, [{"CPU": 1.0}]
+        deadline, had_gpu, nodes = time.monotonic() + 120, False, [{"CPU": 1.0}]
         while not had_gpu or any("CPU" in node for node in nodes):  # from before the run until nothing is left of it
             nodes = json.loads(watch.stdout.readline())
             had_gpu = had_gpu or any(node.get("GPU") == 1 for node in nodes)

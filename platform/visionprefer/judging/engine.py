@@ -2,9 +2,12 @@
 
 import base64
 import io
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
+
+from visionprefer.errors import InputError
 
 Row = dict[str, Any]
 
@@ -42,6 +45,23 @@ class Engine(Protocol):
 
     def describe(self) -> str:
         """What was chosen, for the person at the terminal."""
+
+
+def in_batches(requests: list[Request], size: int, generate: Callable[[list[Request]], list[Reply]]) -> list[Reply]:
+    """Answer requests so many at a time. Of a batch that cannot be answered each is tried alone, and fails alone."""
+    found: list[Reply] = []
+    for start in range(0, len(requests), size):
+        batch = requests[start : start + size]
+        try:
+            found += generate(batch)
+        except InputError:  # none can be answered
+            raise
+        except Exception as error:  # noqa: BLE001  any model may raise anything; the reason becomes a row
+            if len(batch) == 1:
+                found.append(Reply(None, 0, 0, error=f"{type(error).__name__}: {error}"))
+            else:
+                found += in_batches(batch, 1, generate)
+    return found
 
 
 def chat(request: Request) -> list[Row]:

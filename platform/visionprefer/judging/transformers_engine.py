@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from visionprefer import devices
 from visionprefer.errors import InputError, missing_extra
-from visionprefer.judging.engine import Reply, Request
+from visionprefer.judging.engine import Reply, Request, in_batches
 from visionprefer.judging.rubric import JSON_FORM
 from visionprefer.models import Model
 from visionprefer.recipe import EngineSettings
@@ -60,21 +60,12 @@ class TransformersEngine:
 
     def ask(self, requests: list[Request]) -> list[Reply]:
         """Answer all requests, in batches of the recipe's size."""
-        size = self.settings.batch_size
-        return [reply for i in range(0, len(requests), size) for reply in self._batch(requests[i : i + size])]
+        return in_batches(requests, self.settings.batch_size, self._generate)
 
     def describe(self) -> str:
         """What was chosen, for the person at the terminal."""
         held = ", replies held to their schema" if self._grammar else ""
         return f"{self.name} runs in {str(self.dtype).removeprefix('torch.')} on {self.device}{held}"
-
-    def _batch(self, requests: list[Request]) -> list[Reply]:
-        try:
-            return self._generate(requests)
-        except Exception as error:  # noqa: BLE001  any model may raise anything; the reason becomes a row
-            if len(requests) == 1:
-                return [Reply(None, 0, 0, error=f"{type(error).__name__}: {error}")]
-            return [reply for request in requests for reply in self._batch([request])]
 
     def _generate(self, requests: list[Request]) -> list[Reply]:
         import torch

@@ -9,7 +9,7 @@ from typing import Any
 
 from visionprefer.buckets import is_in_bucket
 from visionprefer.errors import InputError, missing_extra
-from visionprefer.judging.engine import Reply, Request, chat
+from visionprefer.judging.engine import Reply, Request, chat, in_batches
 from visionprefer.judging.rubric import JSON_FORM
 from visionprefer.models import Model
 from visionprefer.recipe import EngineSettings
@@ -43,30 +43,16 @@ class VLLMEngine:
 
     def ask(self, requests: list[Request]) -> list[Reply]:
         """Answer all requests, in batches of the recipe's size."""
-        size = self.settings.batch_size
-        return [
-            reply for start in range(0, len(requests), size) for reply in self._batch(requests[start : start + size])
-        ]
+        return in_batches(requests, self.settings.batch_size, self._generate)
 
     def describe(self) -> str:
         """What was chosen, for the person at the terminal."""
         return f"{self.name} runs in vLLM, {described(self.settings)}"
 
-    def _batch(self, requests: list[Request]) -> list[Reply]:
-        from vllm.v1.engine.exceptions import EngineDeadError
-
-        try:
-            return self._generate(requests)
-        except EngineDeadError as error:  # no later request would be answered either
-            raise InputError(f"model {self.name!r}: vLLM's engine died: {error}") from error
-        except Exception as error:  # noqa: BLE001  any model may raise anything; the reason becomes a row
-            if len(requests) == 1:
-                return [Reply(None, 0, 0, error=f"{type(error).__name__}: {error}")]
-            return [reply for request in requests for reply in self._batch([request])]
-
     def _generate(self, requests: list[Request]) -> list[Reply]:
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         asked = []
         for request in requests:
@@ -74,9 +60,12 @@ class VLLMEngine:
             if held := said.pop("structured_outputs", None):
                 said["structured_outputs"] = StructuredOutputsParams(**held)
             asked.append(SamplingParams(**said))
-        answers = self.engine.chat(
-            [chat(request) for request in requests], asked, use_tqdm=False, chat_template_content_format="openai"
-        )
+        try:
+            answers = self.engine.chat(
+                [chat(request) for request in requests], asked, use_tqdm=False, chat_template_content_format="openai"
+            )
+        except EngineDeadError as error:  # no later request would be answered either
+            raise InputError(f"model {self.name!r}: vLLM's engine died: {error}") from error
         return [
             Reply(
                 answer.outputs[0].text,

@@ -116,7 +116,7 @@ def import_(
     from visionprefer.importing import import_dataset
     from visionprefer.store import Store
     from visionprefer_pipelines.progress import Progress
-    from visionprefer_pipelines.run import alone, teaching
+    from visionprefer_pipelines.out_folder import alone, teaching
     from visionprefer_pipelines.show import show_imported
 
     console, store = console_of(), Store(out)

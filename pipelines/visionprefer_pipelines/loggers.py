@@ -46,15 +46,17 @@ class TensorBoard:
     def __init__(self, out: str) -> None:
         self.folder = f"{out}/tensorboard"
         self.writer: Any = None
-        self.last = 0
+        self.last, self.told = 0, set[str]()  # the last step, and what of it
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Write what was measured after so many steps."""
         from torch.utils.tensorboard import SummaryWriter
 
-        if self.writer is None or step < self.last:  # it begins, or goes on from a checkpoint: what came later is void
+        is_again = step < self.last or (step == self.last and not self.told.isdisjoint(numbers))
+        if self.writer is None or is_again:  # it begins, or goes on from a checkpoint: what came later is void
             self.close()
             self.writer = SummaryWriter(self.folder, purge_step=step, flush_secs=10)
+        self.told = set(numbers) | (self.told if step == self.last and not is_again else set())
         self.last = step
         for name, number in numbers.items():
             self.writer.add_scalar(name, number, step)

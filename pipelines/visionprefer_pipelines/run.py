@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from visionprefer.blocksworld.boundary import is_about_blocks
 from visionprefer.blocksworld.oracle_table import oracle_table
-from visionprefer.errors import InputError, what_to_mend
+from visionprefer.errors import InputError
 from visionprefer.judging.between_judges import voted_preferences
 from visionprefer.judging.preferences import preferences
 from visionprefer.judging.scores import judgements
@@ -25,6 +24,7 @@ from visionprefer.store import Commit, Store
 from visionprefer.training_table import write_training
 from visionprefer_pipelines.demand import stages_of
 from visionprefer_pipelines.extras import versions
+from visionprefer_pipelines.out_folder import alone, teaching
 from visionprefer_pipelines.preparation import Prepared, prepare
 from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES, Progress
 from visionprefer_pipelines.tables import Tables
@@ -215,33 +215,3 @@ def _counted(images: Iterator[pa.Table], progress: Progress) -> Iterator[pa.Tabl
         if time.monotonic() - told > SECONDS_BETWEEN_LINES:
             progress.say(f"the oracle has seen {asked}")
             told = time.monotonic()
-
-
-@contextmanager
-def teaching(store: Store) -> Iterator[None]:
-    """Tell what a person can mend in a sentence."""
-    try:
-        yield
-    except OSError as error:
-        if (sentence := what_to_mend(error)) is None:
-            raise
-        raise InputError(f"--out {store.root}: {sentence}") from error
-
-
-@contextmanager
-def alone(store: Store) -> Iterator[None]:
-    """Hold the folder, so that no second run writes into it. Buckets have no locks: there it is up to the user."""
-    if "://" in store.root:
-        yield
-        return
-    try:
-        Path(store.root).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {store.root}: no folder can be made there: {error}. Write another folder") from error
-    try:
-        with FileLock(Path(store.root) / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise InputError(
-            f"--out {store.root}: another run is writing there. Wait for it, or write another folder"
-        ) from error

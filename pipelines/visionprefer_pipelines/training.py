@@ -22,6 +22,7 @@ from visionprefer_pipelines import loggers
 from visionprefer_pipelines.demand import fewest, wanted
 from visionprefer_pipelines.machines import Waits
 from visionprefer_pipelines.measures import training_numbers
+from visionprefer_pipelines.out_folder import alone
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.training_worker import MODEL
 from visionprefer_pipelines.units import commit_log
@@ -103,17 +104,21 @@ def train(
         task: for the workers.
         progress: told what the workers say.
         write_card: given the folder, the record, and the name that the folder will have.
+
+    Raises:
+        InputError: if the same training goes on in the same folder already.
     """
     log, store = commit_log(), run.store
-    result = _followed(_trainer(run, learn, {"task": task, "log": log}), log, run, progress)
-    course = {name: result.metrics[name] for name in ("history", "seconds")}
-    record = {"digest": content_id(run.trained_on), **course, "trained_on": run.trained_on}
-    with result.checkpoint.as_directory() as folder:
-        write_card(Path(folder) / MODEL, record, PurePosixPath(store.root).name)
-        store.add_folder(Path(folder) / MODEL)
-    # Last: where it says what it was trained on, everything is there.
-    store.write(MADE_FROM, (json.dumps(record, indent=2) + "\n").encode())
-    store.delete_folder(CHECKPOINTS)
+    with alone(store, f"{CHECKPOINTS}/.lock"):
+        result = _followed(_trainer(run, learn, {"task": task, "log": log}), log, run, progress)
+        course = {name: result.metrics[name] for name in ("history", "seconds")}
+        record = {"digest": content_id(run.trained_on), **course, "trained_on": run.trained_on}
+        with result.checkpoint.as_directory() as folder:
+            write_card(Path(folder) / MODEL, record, PurePosixPath(store.root).name)
+            store.add_folder(Path(folder) / MODEL)
+        # Last: where it says what it was trained on, everything is there.
+        store.write(MADE_FROM, (json.dumps(record, indent=2) + "\n").encode())
+        store.delete_folder(CHECKPOINTS)
 
 
 def _trainer(run: Run, learn: Callable[[dict[str, Any]], None], config: dict[str, Any]) -> TorchTrainer:

@@ -22,6 +22,7 @@ def test_tensorboard_forgets_what_came_after_the_checkpoint_that_training_goes_o
     first = loggers.TensorBoard(str(tmp_path))
     for step in (1, 2, 3):
         first.log(step, {"loss": float(step)})
+    first.log(3, {"validation": 3.0})  # of the same step, and nothing is void
     for step in (3, 4, 5):
         first.log(step, {"loss": 10.0 * step})
     first.log(4, {"loss": 400.0, "right": 0.5})
@@ -30,8 +31,8 @@ def test_tensorboard_forgets_what_came_after_the_checkpoint_that_training_goes_o
     second.log(4, {"loss": 444.0})
     second.close()
     read = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [(event.step, event.value) for event in read.Scalars("loss")] == [(1, 1), (2, 2), (3, 3), (3, 30), (4, 444)]
-    assert read.Scalars("right") == []
+    assert [(event.step, event.value) for event in read.Scalars("loss")] == [(1, 1), (2, 2), (3, 30), (4, 444)]
+    assert read.Scalars("validation") == read.Scalars("right") == []
 
 
 def test_mlflow_gets_a_run_with_the_recipe_and_the_same_one_when_training_goes_on(

@@ -57,7 +57,7 @@ def stream(
 
 def _judged(units: Dataset, recipe: Recipe, judge: Model, replies: Shards, log: Any, spent: float) -> Dataset:
     questions = JudgeQuestions(recipe.judge, judge)
-    read = functools.partial(images_to_judge, mode=recipe.judge.mode)
+    read = functools.partial(images_to_judge, settings=recipe.judge)
     return answered(units, questions, recipe.judge, judge, replies, read, log, spent, recipe.images.block_size)
 
 

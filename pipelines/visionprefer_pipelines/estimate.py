@@ -147,7 +147,7 @@ def _free_the_gpu() -> None:
 
 
 def _judge(recipe: Recipe, prepared: Prepared, images: pa.Table, made: StageEstimate) -> Estimate:
-    from visionprefer.judging.judge import JudgeQuestions
+    from visionprefer.judging.judge import JudgeQuestions, repeated
     from visionprefer_pipelines.answers import asker
 
     settings = recipe.judge
@@ -158,6 +158,8 @@ def _judge(recipe: Recipe, prepared: Prepared, images: pa.Table, made: StageEsti
     if settings.mode == "joint":
         shown = max(1, round(made.rows / prepared.manifest["prompts"]["kept"]))
         images = _shown_together(images, shown)
+    else:
+        images = repeated(images, settings.repeats)
     parts = [images.slice(start, size * shown) for start in range(0, images.num_rows, size * shown)]
 
     def judged(part: pa.Table) -> tuple[list[pa.Table], float]:
@@ -174,7 +176,7 @@ def _judge(recipe: Recipe, prepared: Prepared, images: pa.Table, made: StageEsti
     times = [seconds for _, seconds in found]
     times = times if remote or len(times) == 1 else times[1:]  # the first warms up
     failed = sum(tables[1].num_rows for tables, _ in found)
-    total = round(made.rows * (1 - made.failed / made.sampled) / shown * (1 + settings.swapped))
+    total = round(made.rows * (1 - made.failed / made.sampled) / shown * (1 + settings.swapped) * settings.repeats)
     return Estimate(
         images=made,
         replies=StageEstimate(

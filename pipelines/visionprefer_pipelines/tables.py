@@ -80,7 +80,7 @@ class Tables:
     def counts(self) -> tuple[Counts, Counts]:
         """Where images and replies stand."""
         images = self.images.counts(self.manifest["plan"]["rows"])
-        planned = images.planned - images.failed
+        planned = (images.planned - images.failed) * self.recipe.judge.repeats
         if self.is_joint:
             planned = sum(self.requests.values()) if not images.pending else self.manifest["prompts"]["kept"]
         return images, self.replies.counts(planned)

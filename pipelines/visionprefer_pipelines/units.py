@@ -15,7 +15,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from visionprefer.errors import InputError, what_to_mend
 from visionprefer.judging.joint_requests import read_images
+from visionprefer.judging.judge import repeated
 from visionprefer.plan import read_block
+from visionprefer.recipe import JudgeSettings
 from visionprefer.store import Shards
 from visionprefer_pipelines.measures import RowMeasures
 
@@ -140,11 +142,11 @@ class AskAbout(_Committing):
         return self.stage(self.read(self.shards, unit, generation), generation)
 
 
-def images_to_judge(replies: Shards, unit: str, generation: int, mode: str) -> pa.Table:
+def images_to_judge(replies: Shards, unit: str, generation: int, settings: JudgeSettings) -> pa.Table:
     """All images of a unit or, in a later generation, those whose request failed, as `JudgeQuestions` wants them."""
-    if mode == "single":
+    if settings.mode == "single":
         images = replies.store.read_table(f"images/{unit}.parquet", JUDGED_COLUMNS)
-        images = images.append_column("repeat", pa.array([0] * images.num_rows, pa.int32()))
+        images = repeated(images, settings.repeats)
     else:
         images = read_images(replies.store, unit, JUDGED_COLUMNS)
     if not generation:

@@ -281,7 +281,20 @@ class JudgeSettings(EngineSettings):
         description="With mode joint: share of the prompts whose images are shown once more, in reverse order. A pair "
         "of which the judge says now this and now the opposite is a tie.",
     )
+    repeats: int = Field(
+        1, ge=1, description="With mode single: how often each image is judged, by other draws; the mean is its score."
+    )
     rationale_length: int = Field(400, ge=1, description="Most characters of a rationale.")
+
+    @model_validator(mode="after")
+    def _draws_anew(self) -> Self:
+        if self.repeats > 1 and self.mode == "joint":
+            raise ValueError(f"repeats is {self.repeats}, and mode is joint: write swapped, or mode: single")
+        if self.repeats > 1 and not self.temperature:
+            raise ValueError(
+                f"repeats is {self.repeats}, and temperature is 0, which says the same each time: write temperature: 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_an_order_to_swap(self) -> Self:

@@ -73,7 +73,8 @@ class RunFolder:
     def counts(self) -> dict[str, Counts]:
         """Rows done, failed and pending of the images and of the replies."""
         images = self.images.counts(self.manifest["plan"]["rows"])
-        return {"images": images, "replies": self.replies.counts(self.manifest.get("requests", images.done))}
+        planned = self.manifest.get("requests", images.done * self.recipe.judge.repeats)
+        return {"images": images, "replies": self.replies.counts(planned)}
 
     def prompts(self) -> pa.Table:
         """PROMPTS."""

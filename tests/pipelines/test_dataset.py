@@ -92,11 +92,19 @@ def test_a_run_another_judge_other_preferences(recipe: Recipe, tmp_path: Path) -
     assert written_at(out, "replies/*/*") == replies
     assert written_at(out, "preferences.parquet") != {k: v for k, v in derived.items() if "preferences" in k}
 
-    folder, told = go(changed(recipe, judge__rationale_length=12), out)
+    folder, told = go(changed(recipe, judge__repeats=2), out)
     assert "another judge than last time" in told
     assert written_at(out, "images/*") == images
     assert written_at(out, "replies/*/*").items() > replies.items()
-    assert folder.counts()["replies"].done == 6
+    assert tuple(folder.counts()["replies"]) == (12, 0, 0)
+    judged = folder.judgements()
+    assert Counter(judged["scorer"].to_pylist()) == dict.fromkeys(ASPECTS, 12)
+    given = judged.group_by(["image_id", "scorer"]).aggregate([("score", "mean"), ("repeat", "count_distinct")])
+    assert set(given["repeat_count_distinct"].to_pylist()) == {2}
+    means = {(row["image_id"], row["scorer"]): row["score_mean"] for row in given.to_pylist()}
+    for pair in folder.preferences().to_pylist():
+        assert pair["aspect"] == "overall" or pair["score_0"] == means[pair["image_id_0"], pair["aspect"]]
+    assert {found["pairs"] for found in json.loads((out / "statistics.json").read_text())["self_consistency"]} == {3}
 
 
 def test_lost_and_damaged_shards_are_made_again_and_paid_replies_are_kept(recipe: Recipe, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from visionprefer.blocksworld.renderer import SIZE
 from visionprefer.blocksworld.sight import look
 from visionprefer.errors import InputError
 from visionprefer.judging.asking import Asker
-from visionprefer.judging.judge import JudgeQuestions
+from visionprefer.judging.judge import JudgeQuestions, repeated
 from visionprefer.judging.scores import judgements
 from visionprefer.judging.transformers_engine import TransformersEngine
 from visionprefer.judging.trust import AspectAgreement
@@ -70,7 +70,8 @@ def _on_blank_pictures(run: RunFolder) -> pa.Table:
     Image.new("RGB", (SIZE, SIZE), "white").save(white, "PNG")
     images = run.images.table(["image_id", "prompt_id", "prompt"])
     blank = pa.array([{"bytes": white.getvalue(), "path": None}] * images.num_rows)
-    batches = images.append_column("image", blank).to_batches(max_chunksize=AT_ONCE)
+    blank_images = repeated(images.append_column("image", blank), run.recipe.judge.repeats)
+    batches = blank_images.to_batches(max_chunksize=AT_ONCE)
     return judgements(pa.concat_tables(stage(pa.Table.from_batches([batch]))[0] for batch in batches))
 
 
@@ -99,6 +100,6 @@ def _valid(run: RunFolder) -> Share:
     stage = _stage(run.recipe.judge.model_copy(update={"structured": False}))
     images = run.images.table(["image_id", "prompt_id", "prompt", "image"])
     some = images.take(list(range(0, images.num_rows, max(1, images.num_rows // UNHELD))))
-    done, failed = stage(some)
+    done, failed = stage(repeated(some, 1))
     first = [asked == 1 for asked in done["asked"].to_pylist()]
     return share([*first, *([False] * failed.num_rows)])

@@ -1,5 +1,5 @@
-"""Whether a judge that is shown images together says the same when their order is turned round, and what it gives to
-places instead of images.
+"""Whether a judge says the same when it is asked again, in reverse order where it is shown images together, and what it
+gives to places instead of images.
 
 Shapes: R requests with one aspect each, K positions, P pairs.
 """
@@ -19,11 +19,13 @@ class _Figures(BaseModel):
 
 
 class SelfConsistency(_Figures):
-    """Pairs of one aspect that the judge was shown in both orders."""
+    """Pairs of one aspect about which the judge was asked several times: in single mode about each image anew, in joint
+    mode in both orders.
+    """
 
     aspect: str
     pairs: int
-    same: float | None  # share on which it says the same by its scores, a tie or a choice
+    same: float | None  # share on which it says the same again by its scores, a tie or a choice
     opposed: float | None  # share of which it says now this and now the opposite, by its scores or its ranks
 
 
@@ -40,7 +42,7 @@ class Position(_Figures):
 def self_consistency(
     judgements: pa.Table, plan: pa.Table, pairs: pa.Table, settings: PreferenceSettings
 ) -> list[SelfConsistency]:
-    """How far one judge agrees with itself; nothing where no order was turned round.
+    """How far one judge agrees with itself; nothing where it was asked once.
 
     Columns in: of JUDGEMENTS, PLAN and PREFERENCES as `preferences` reads and writes them.
     """
@@ -49,9 +51,14 @@ def self_consistency(
         return []
     prompts = again["prompt_id"].unique()
     judgements, pairs = (table.filter(pc.is_in(table["prompt_id"], prompts)) for table in (judgements, pairs))
-    first = judgements.filter(pc.equal(judgements["repeat"], 0))
-    same_P = preferred(first, plan, pairs, settings) == preferred(again, plan, pairs, settings)
-    opposed_P = opposed(opinions(judgements, plan, pairs, settings))
+    said_RP = np.array(
+        [
+            preferred(judgements.filter(pc.equal(judgements["repeat"], repeat)), plan, pairs, settings)
+            for repeat in sorted(judgements["repeat"].unique().to_pylist())
+        ]
+    )
+    same_P = (said_RP[1:] == said_RP[0]).mean(axis=0)
+    opposed_P = opposed(np.concatenate([said_RP, opinions(judgements, plan, pairs, settings)]))
     found = []
     for aspect in pairs["aspect"].unique().to_pylist():
         of_aspect = pc.equal(pairs["aspect"], aspect).to_numpy()

@@ -3,6 +3,7 @@
 import io
 from itertools import groupby
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image
 
@@ -18,14 +19,15 @@ def judge_digest(model: Model, settings: JudgeSettings) -> str:
     """Identifies a judge: its model, the rubric, and every setting that an answer depends on."""
     others = {"model", "revision", "api", "workers", "device", "batch_size", "mode", "swapped"}
     others |= set() if settings.sampling else {"sampling"}
+    others |= set() if settings.repeats > 1 else {"repeats"}
     return content_id("judge", model.digest, settings.model_dump(exclude=others), _rubric_digest(settings))
 
 
 class JudgeQuestions:
     """One request for each image or, in joint mode, for each prompt and order in which its images are shown.
 
-    Columns of images: image_id, prompt_id, prompt, image; in joint mode repeat too, and the images of a request stand
-    side by side in the order in which they are shown.
+    Columns of images: image_id, prompt_id, prompt, image, repeat. In joint mode the images of a request stand side by
+    side in the order in which they are shown.
 
     References: VisionPrefer's annotation (arXiv 2404.15100, section 3).
     """
@@ -44,7 +46,7 @@ class JudgeQuestions:
     def rows(self, images: pa.Table) -> list[Row]:
         """A row of REPLIES for each request, not asked yet, with its images and its prompt beside it."""
         if self.settings.mode == "single":
-            return [self._row([image], 0) for image in images.to_pylist()]
+            return [self._row([image], image["repeat"]) for image in images.to_pylist()]
         together = groupby(images.to_pylist(), key=lambda image: (image["prompt_id"], image["repeat"]))
         return [self._row(list(shown), repeat) for (_, repeat), shown in together]
 
@@ -82,6 +84,12 @@ class JudgeQuestions:
         known = {"request_id": request_id, "image_ids": ids, "prompt_id": shown[0]["prompt_id"]}
         seen = {"images": [image["image"]["bytes"] for image in shown], "prompt": shown[0]["prompt"]}
         return known | identity | NOTHING_YET | seen
+
+
+def repeated(images: pa.Table, times: int) -> pa.Table:
+    """The images, each so many times, numbered in the column repeat."""
+    rows, repeats = np.divmod(np.arange(images.num_rows * times), times)
+    return images.take(rows).append_column("repeat", pa.array(repeats, pa.int32()))
 
 
 def _rubric_digest(settings: JudgeSettings) -> str:

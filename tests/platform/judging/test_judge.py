@@ -10,7 +10,7 @@ from PIL import Image
 from visionprefer.errors import InputError
 from visionprefer.judging.asking import Asker
 from visionprefer.judging.engine import Reply, Request
-from visionprefer.judging.judge import JudgeQuestions, judge_digest
+from visionprefer.judging.judge import JudgeQuestions, judge_digest, repeated
 from visionprefer.models import Model
 from visionprefer.recipe import ApiSettings, JudgeSettings
 from visionprefer.schema import ASPECTS, IMAGE, REPLIES
@@ -41,8 +41,8 @@ def png(color: str = "red") -> bytes:
     return buffer.getvalue()
 
 
-def images(*data: bytes) -> pa.Table:
-    return pa.table(
+def images(*data: bytes, times: int = 1) -> pa.Table:
+    shown = pa.table(
         {
             "image_id": [f"image {i}" for i in range(len(data))],
             "prompt_id": ["p"] * len(data),
@@ -50,6 +50,7 @@ def images(*data: bytes) -> pa.Table:
             "image": pa.array([{"bytes": d, "path": "x.png"} for d in data], IMAGE),
         }
     )
+    return repeated(shown, times)
 
 
 def test_an_unusable_reply_is_asked_for_once_more_with_another_seed() -> None:
@@ -117,12 +118,24 @@ def test_a_later_generation_asks_with_seeds_of_its_own() -> None:
     assert len(set(seeds)) == 4
 
 
+def test_an_image_that_is_judged_several_times_is_asked_about_with_other_seeds() -> None:
+    engine = Scripted([Reply(VERDICT, 10, 50)] * 6)
+    settings = SETTINGS.model_copy(update={"repeats": 3, "temperature": 1.0})
+    done, failed = Asker(JudgeQuestions(settings, MODEL), engine)(images(png(), png("blue"), times=3))
+    assert failed.num_rows == 0
+    rows = sorted((row["image_ids"], row["repeat"]) for row in done.to_pylist())
+    assert rows == [([f"image {image}"], repeat) for image in range(2) for repeat in range(3)]
+    assert len(set(done["request_id"].to_pylist())) == 6
+    assert len({request.seed for asked in engine.asked for request in asked}) == 6
+
+
 def test_a_judge_is_another_one_when_its_answers_may_be_other_ones() -> None:
     before = judge_digest(MODEL, SETTINGS)
     for change in ({"temperature": 1.0}, {"structured": False}, {"max_new_tokens": 9}, {"dtype": "float16"}):
         assert judge_digest(MODEL, SETTINGS.model_copy(update=change)) != before
     sampled = SETTINGS.model_copy(update={"sampling": {"top_p": 0.8}})
     assert judge_digest(MODEL, sampled) != before
+    assert judge_digest(MODEL, SETTINGS.model_copy(update={"repeats": 2})) != before
     joint = SETTINGS.model_copy(update={"mode": "joint"})
     assert judge_digest(MODEL, joint) != before
     assert judge_digest(MODEL, joint.model_copy(update={"swapped": 0.5})) == judge_digest(MODEL, joint)

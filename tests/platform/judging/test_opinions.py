@@ -82,6 +82,20 @@ def test_self_consistency_worked_by_hand() -> None:
     assert (overall.aspect, overall.pairs) == (OVERALL, 3)
 
 
+def test_a_judge_that_is_asked_of_each_image_again_is_compared_with_what_it_said_first() -> None:
+    """a > b, then a = b, then b > a: never the same again, and once the opposite; the mean is a tie all the same."""
+    judgements = judged(*({"a": (a, 1), "b": (b, 2)} for a, b in ((5, 3), (4, 4), (3, 5))))
+    judgements = judgements.set_column(judgements.column_names.index("rank"), "rank", pa.nulls(6, pa.int32()))
+    pairs = preferences(judgements, plan("a", "b"), SETTINGS)
+    aesthetic, _ = self_consistency(judgements, plan("a", "b"), pairs, SETTINGS)
+    assert (aesthetic.pairs, aesthetic.same, aesthetic.opposed) == (1, 0, 1)
+    agreed = judged(*({"a": (a, 1), "b": (3, 2)} for a in (5, 4, 2, 2)))
+    agreed = agreed.set_column(agreed.column_names.index("rank"), "rank", pa.nulls(8, pa.int32()))
+    assert labels(agreed) == {"aesthetic": 1, OVERALL: 1}
+    aesthetic, _ = self_consistency(agreed, plan("a", "b"), preferences(agreed, plan("a", "b"), SETTINGS), SETTINGS)
+    assert (aesthetic.same, aesthetic.opposed) == (pytest.approx(1 / 3), 1)
+
+
 def test_places_win_as_often_as_their_images() -> None:
     judgements = judged({"a": (5, 1), "b": (3, 2), "c": (3, 2)}, {"c": (4, 1), "b": (3, 2), "a": (4, 1)})
     found = positions(judgements)

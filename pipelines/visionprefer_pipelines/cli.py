@@ -115,8 +115,8 @@ def import_(
     """Take over other people's preferences, to train and to test reward models on."""
     from visionprefer.importing import import_dataset
     from visionprefer.store import Store
-    from visionprefer_pipelines.progress import Progress
     from visionprefer_pipelines.out_folder import alone, teaching
+    from visionprefer_pipelines.progress import Progress
     from visionprefer_pipelines.show import show_imported
 
     console, store = console_of(), Store(out)

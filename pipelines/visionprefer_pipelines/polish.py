@@ -15,8 +15,8 @@ from visionprefer.recipe import PolishRecipe
 from visionprefer.schema import REJECTED_PROMPTS, REPLIES_TO_PROMPTS, content_id
 from visionprefer.statistics import spent
 from visionprefer.store import Commit, Counts, Shards, Store
-from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES, Progress
 from visionprefer_pipelines.out_folder import alone, teaching
+from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES, Progress
 from visionprefer_pipelines.tables import Unit
 
 PROMPTS_PER_UNIT = 64

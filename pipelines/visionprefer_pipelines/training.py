@@ -1,6 +1,7 @@
 """What the drivers of all trainings do alike: a folder that goes on where it stopped, Ray Train, what workers say."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -123,6 +124,8 @@ def train(
 
 def _trainer(run: Run, learn: Callable[[dict[str, Any]], None], config: dict[str, Any]) -> TorchTrainer:
     workers = run.settings.workers
+    # Workers that keep a checkpoint wait until Ray's controller looks; by its own setting, every two seconds.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     return TorchTrainer(
         learn,
         train_loop_config=config,

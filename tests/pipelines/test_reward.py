@@ -135,7 +135,7 @@ def test_a_training_that_is_stopped_ends_at_once_and_goes_on_by_the_same_command
     while not (out / "checkpoints" / "vpscore" / "checkpoint_manager_snapshot.json").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    with pytest.raises(InputError, match="another run is writing there. Wait for it"):
+    with pytest.raises(InputError, match="another run is writing there"):
         go(recipe(tiny_blip, epochs=8), run, out)
     process.send_signal(signal.SIGINT)
     told, _ = process.communicate(timeout=60)

@@ -75,7 +75,11 @@ def test_defaults_are_filled_in_and_the_recipe_is_immutable(tmp_path: Path) -> N
         ("judge", {"model": "judge", "sampling": {"top_p": 0.8}}, "transformers knows the temperature alone"),
         ("judge", OPENAI | {"sampling": {"max_tokens": 8}}, "sampling.max_tokens is said by max_new_tokens"),
         ("judge", {"model": "judge", "swapped": 0.5}, "swapped is 0.5, and a single image has no order: write mode"),
-        ("judge", {"model": "judge", "repeats": 2}, "repeats is 2, and temperature is 0, which says the same each time"),
+        (
+            "judge",
+            {"model": "judge", "repeats": 2},
+            "repeats is 2, and temperature is 0, which says the same",
+        ),
         ("judge", {"model": "judge", "repeats": 2, "mode": "joint"}, "repeats is 2, and mode is joint: write swapped"),
         ("judge", OPENAI | {"workers": {"actors": 2}}, "write api.concurrency in place of workers"),
         ("judge", OPENAI | {"api": {"budget": 5}}, "budget is 5, and price is missing: write price.prompt"),

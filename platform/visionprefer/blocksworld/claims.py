@@ -4,7 +4,7 @@ import math
 import re
 from typing import NamedTuple
 
-from visionprefer.blocksworld.labels import NUMBERS, ORDINALS
+from visionprefer.blocksworld.labels import LETTERS, NUMBERS
 from visionprefer.blocksworld.oracle import APART, DAMAGES, OFFSETS, TIGHT
 from visionprefer.blocksworld.scenes import BACKGROUNDS, COLOURS, SHAPES
 from visionprefer.blocksworld.sight import Seen, Sight
@@ -14,12 +14,13 @@ HALF = 32.0  # pixels
 
 _KIND = rf"(?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})"
 _OTHER = _KIND.replace("colour", "colour_2").replace("shape", "shape_2")
-_COUNT = re.compile(rf"\w+ x (?:{_KIND}|object): (?P<number>{'|'.join(NUMBERS)})")
-_PLACES = r"(?: nowhere| \(\d+,\d+\)(?: and [a-z ]+ \(\d+,\d+\))*)"
+_COUNT = re.compile(rf"\w+ x (?:{_KIND}|object)(?: [{LETTERS}])*: (?P<number>{'|'.join(NUMBERS)})")
+_PLACE = rf" [{LETTERS}] \(\d+,\d+\)"
+_PLACES = rf"(?: nowhere|{_PLACE}(?: and{_PLACE})*)"
 _RELATION = re.compile(rf"{_KIND}{_PLACES} (?P<relation>left of|right of|above|below) {_OTHER}{_PLACES}: no")
 _BACKGROUND = re.compile(rf"on \w+: (?P<background>{'|'.join(BACKGROUNDS)})")
 _MARK = re.compile(rf"{MARK}: no|{MARK.capitalize()} is there|There is a trace of {MARK}")
-_DAMAGED = re.compile(rf"(?:Formed: )?(?:{'|'.join(ORDINALS)}){_KIND} (?:slightly|clearly|strongly|utterly) \w+")
+_DAMAGED = re.compile(rf"(?:Formed: )?{_KIND} [{LETTERS}] (?:slightly|clearly|strongly|utterly) \w+")
 _LEANING = re.compile(r"It leans (?:slightly|clearly|strongly|utterly) to the (?P<side>left|right|top|bottom)")
 
 

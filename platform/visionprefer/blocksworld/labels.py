@@ -17,7 +17,7 @@ APART = 4.0  # pixels between the centres of objects that stand in a relation
 CROWDED = 1.0  # pixels between two objects, or an object and the edge
 
 NUMBERS = ("none", "one", "two", "three", "four", "five")
-ORDINALS = ("", "second ", "third ", "fourth ", "fifth ")
+LETTERS = "ABCDE"
 _HOW_MUCH = {4: "slightly", 3: "clearly", 2: "strongly", 1: "utterly"}
 
 
@@ -34,10 +34,12 @@ def label(description: Description, spoilt: Spoilt) -> Verdict:
 def seen(scene: Scene) -> str:
     """What is there and where, from left to right, in pixels from the upper left:
 
-    "Seen: red circle (18,10), blue ring (46,30), second red circle (58,18), three objects on white."
+    "Seen: red circle A (18,10), blue ring B (46,30), red circle C (58,18), three objects on white."
+
+    Things of a kind are not numbered: a judge would learn which are never more than one in what it was trained on.
     """
     things = scene.things
-    places = [f"{name} {_place(things[at])}" for name, at in names(things).items()]
+    places = [f"{kind(things[at])} {letter} {_place(things[at])}" for letter, at in lettered(things).items()]
     count = f"{NUMBERS[len(things)]} object{'s' * (len(things) > 1)}" if things else "nothing"
     places.append(f"{count} on {scene.background}")
     if scene.mark:
@@ -65,13 +67,15 @@ def prompt_following(description: Description, scene: Scene) -> AspectVerdict:
 def answers(description: Description, scene: Scene) -> list[tuple[str, ...]]:
     """The facts of the description, each in pieces: in turn what is asked, and what of the scene answers it.
 
-    ("one x red circle", ": yes"), ("red circle", " (18,10)", " left of blue ring", " (46,30): yes"); the last ends with
-    ": yes", or with what is so instead.
+    ("one x red circle", " A: yes"), ("red circle", " A (18,10)", " left of blue ring", " B (46,30): yes"); the last
+    ends with ": yes", or with what is so instead.
     """
     things = scene.things
     found: list[tuple[str, ...]] = []
     for group in description.groups:
-        found.append((f"{NUMBERS[group.count]} x {kind(group)}", _count(len(_members(group, things)), group.count)))
+        members = _members(group, things)
+        answer = "".join(f" {letter}" for letter in members) + _count(len(members), group.count)
+        found.append((f"{NUMBERS[group.count]} x {kind(group)}", answer))
     found.append((f"{NUMBERS[description.objects]} x object", _count(len(things), description.objects)))
     if description.relation:
         found.append(_related(description, things))
@@ -96,21 +100,20 @@ def _related(description: Description, things: tuple[Thing, ...]) -> tuple[str, 
     kinds = [kind(group) for group in description.groups[:2]]
     return (
         kinds[0],
-        _places(first, kinds[0]),
+        _places(first),
         f" {description.relation} {kinds[1]}",
-        _places(second, kinds[1]) + (": yes" if holds else ": no"),
+        _places(second) + (": yes" if holds else ": no"),
     )
 
 
 def _members(group: Group, things: tuple[Thing, ...]) -> dict[str, Thing]:
-    """The things of a group by what they are called, from left to right."""
-    return {name: things[at] for name, at in names(things).items() if kind(things[at]) == kind(group)}
+    """The things of a group by their letters."""
+    return {letter: things[at] for letter, at in lettered(things).items() if kind(things[at]) == kind(group)}
 
 
-def _places(members: dict[str, Thing], first: str) -> str:
-    """Where they are; the first was named: " (18,10) and second red circle (58,18)"."""
-    places = " and ".join(f"{name} {_place(thing)}" for name, thing in members.items())
-    return places.removeprefix(first) or " nowhere"
+def _places(members: dict[str, Thing]) -> str:
+    """Where they are: " A (18,10) and C (58,18)"."""
+    return " and".join(f" {letter} {_place(thing)}" for letter, thing in members.items()) or " nowhere"
 
 
 def _place(thing: Thing) -> str:
@@ -127,13 +130,9 @@ def grid(place: float) -> int:
     return int(min(max(place, 0), SIZE - 1) // APART * APART + APART / 2)
 
 
-def names(things: tuple[Thing, ...]) -> dict[str, int]:
-    """What things are called, from left to right, "red circle", "second red circle", and their places in `things`."""
-    found: dict[str, int] = {}
-    for at in sorted(range(len(things)), key=lambda at: things[at].x):
-        name = kind(things[at])
-        found[next(ordinal + name for ordinal in ORDINALS if ordinal + name not in found)] = at
-    return found
+def lettered(things: tuple[Thing, ...]) -> dict[str, int]:
+    """The letters that name things from left to right, and their places in `things`."""
+    return dict(zip(LETTERS, sorted(range(len(things)), key=lambda at: things[at].x), strict=False))
 
 
 def aesthetic(spoilt: Spoilt) -> AspectVerdict:
@@ -164,10 +163,11 @@ def _gap(coverages: tuple[numpy.ndarray, ...]) -> float:
 
 
 def fidelity(spoilt: Spoilt) -> AspectVerdict:
-    """How cleanly each shape is formed, from left to right: "Formed: red circle clean, blue ring clearly torn."."""
+    """How cleanly each shape is formed, from left to right: "Formed: red circle A clean, blue ring B clearly torn."."""
     if not spoilt.flaws:
         return AspectVerdict(rationale="The picture is empty.", score=1)
-    states = [f"{name} {form(spoilt.flaws[at])}" for name, at in names(spoilt.scene.things).items()]
+    things = spoilt.scene.things
+    states = [f"{kind(things[at])} {letter} {form(spoilt.flaws[at])}" for letter, at in lettered(things).items()]
     return AspectVerdict(rationale=f"Formed: {', '.join(states)}.", score=min(map(_cleanness, spoilt.flaws)))
 
 

@@ -26,18 +26,18 @@ def sight():
     [
         ("one x green ring: none", True),
         ("one x red circle: none", False),
-        ("two x red circle: one", True),
-        ("one x red circle: two", False),
+        ("two x red circle A: one", True),
+        ("one x red circle A C: two", False),
         ("three x object: two", True),
         ("two x object: three", False),
-        ("red circle (18,22) right of blue square (46,22): no", True),
-        ("red circle (18,22) and second red circle (30,22) left of blue square (46,22): no", False),
-        ("red circle (18,22) above green ring nowhere: no", True),
+        ("red circle A (18,22) right of blue square B (46,22): no", True),
+        ("red circle A (18,22) and B (30,22) left of blue square C (46,22): no", False),
+        ("red circle A (18,22) above green ring nowhere: no", True),
         ("on black: white", True),
         ("on white: grey", False),
         ("the forbidden mark: no", False),
         ("The forbidden mark is there.", True),
-        ("second red circle strongly smeared.", False),
+        ("red circle B strongly smeared.", False),
         ("It leans clearly to the top.", True),
         ("It leans clearly to the bottom.", False),
         ("It is crowded.", False),
@@ -71,7 +71,7 @@ def test_every_sentence_of_a_rationale_counts(sight):
 
 
 def test_every_item_of_a_list_counts(sight):
-    found = claims("Formed: red circle slightly smeared, blue square clean, green ring utterly torn.", sight)
+    found = claims("Formed: red circle A slightly smeared, blue square B clean, green ring C utterly torn.", sight)
     assert [claim.true for claim in found] == [False, False]
 
 

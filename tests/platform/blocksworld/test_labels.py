@@ -36,30 +36,30 @@ RIGHT = (thing(), thing("blue", "square", x=44.0))
             RIGHT,
             "white",
             5,
-            "one x red circle: yes, one x blue square: yes, two x object: yes, "
-            "red circle (22,34) left of blue square (46,34): yes, on white: yes. 5 of 5 hold.",
+            "one x red circle A: yes, one x blue square B: yes, two x object: yes, "
+            "red circle A (22,34) left of blue square B (46,34): yes, on white: yes. 5 of 5 hold.",
         ),
         (RIGHT, "black", 4, "on white: black. 4 of 5 hold."),
         (
             RIGHT[:1],
             "white",
             2,
-            "two x object: one, red circle (22,34) left of blue square nowhere: no, ",
+            "two x object: one, red circle A (22,34) left of blue square nowhere: no, ",
         ),
         ((RIGHT[0], thing("blue", "ring", x=44.0)), "white", 3, "one x blue square: none, two x object: yes, "),
         ((*RIGHT, thing("green", y=8, x=32, radius=6)), "white", 4, "two x object: three, "),
-        ((*RIGHT, thing(y=8, x=32, radius=6)), "white", 3, "one x red circle: two, "),
+        ((*RIGHT, thing(y=8, x=32, radius=6)), "white", 3, "one x red circle A B: two, "),
         (
             (thing(x=44.0), thing("blue", "square", x=20.0)),
             "white",
             4,
-            "red circle (46,34) left of blue square (22,34): no, ",
+            "red circle B (46,34) left of blue square A (22,34): no, ",
         ),
         (
             (thing(x=28.0, y=12), thing("blue", "square", x=31.0, y=50)),
             "white",
             4,
-            "red circle (30,14) left of blue square (30,50): no",
+            "red circle A (30,14) left of blue square B (30,50): no",
         ),
         ((), "grey", 1, "Seen: nothing on grey. one x red circle: none, one x blue square: none, "),
     ],
@@ -73,7 +73,7 @@ def test_prompt_following_answers_fact_by_fact(things, background, score, says):
 def test_a_rationale_begins_with_what_is_there_from_left_to_right():
     scene = spoilt(thing("blue", "ring", x=50, y=51), thing(x=31, y=4), thing(x=12, y=63.9)).scene
     assert labels.seen(scene) == (
-        "Seen: red circle (14,62), second red circle (30,6), blue ring (50,50), three objects on white."
+        "Seen: red circle A (14,62), red circle B (30,6), blue ring C (50,50), three objects on white."
     )
 
 
@@ -83,8 +83,8 @@ def test_a_rationale_begins_with_what_is_there_from_left_to_right():
 def test_all_of_a_group_have_to_stand_so(relation, held):
     wish = Description((Group(2, "red", "circle"), Group(1, "blue", "square")), relation)
     scene = spoilt(thing(x=10, y=12), thing("blue", "square", x=30, y=50), thing(x=50, y=14)).scene
-    circles = " (10,14) and second red circle (50,14)"
-    fact = ("red circle", circles, f" {relation} blue square", f" (30,50): {held}")
+    circles = " A (10,14) and C (50,14)"
+    fact = ("red circle", circles, f" {relation} blue square", f" B (30,50): {held}")
     assert labels.answers(wish, scene)[-1] == fact
 
 
@@ -93,12 +93,12 @@ def test_all_of_a_group_have_to_stand_so(relation, held):
 )
 def test_the_mark_is_seen_too(opacity, says):
     scene = spoilt(thing(), mark=Mark(50, 50, 7, opacity)).scene
-    assert labels.seen(scene) == f"Seen: red circle (22,34), one object on white, {says}."
+    assert labels.seen(scene) == f"Seen: red circle A (22,34), one object on white, {says}."
 
 
 def test_the_forms_are_told_one_by_one_from_left_to_right():
     case = spoilt(thing("blue", "ring", x=50), thing(x=12), flaws=(Flaw("smeared", 0.2), Flaw("faded", 0.01)))
-    assert labels.fidelity(case).rationale == "Formed: red circle clean, blue ring clearly smeared."
+    assert labels.fidelity(case).rationale == "Formed: red circle A clean, blue ring B clearly smeared."
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_fidelity_is_the_worst_objects(damage, score):
     flaws = (Flaw("faded", 0.04), Flaw("smeared", damage))
     verdict = labels.fidelity(spoilt(*RIGHT, flaws=flaws))
     assert verdict.score == score
-    assert verdict.rationale.startswith("Formed: red circle clean, blue square ")
+    assert verdict.rationale.startswith("Formed: red circle A clean, blue square B ")
     assert ("smeared" in verdict.rationale) == (score < 5)
 
 

@@ -2,6 +2,7 @@
 stands together. A language model that learns from their answers alone learns to see a hundred times more slowly.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +99,14 @@ def _of_patches(example: Example, patches: int, forms: dict[str, int]) -> torch.
     scene = example.scene
     answers = torch.zeros((patches, patches, len(OF_A_PATCH) + 1), dtype=torch.long)
     most = torch.full((patches, patches), _COVERED)
-    for place, (name, index) in enumerate(labels.names(scene.things).items(), 1):
+    of_kind: Counter[str] = Counter()
+    for place, index in enumerate(labels.lettered(scene.things).values(), 1):
         thing = scene.things[index]
+        of_kind[labels.kind(thing)] += 1
         covered = layout.disc(thing, patches)
         kind = [1 + COLOURS.index(thing.colour), 1 + SHAPES.index(thing.shape)]
         where = [1 + int(labels.grid(at) // labels.APART) for at in (thing.x, thing.y)]
-        of_its_kind = 1 + labels.ORDINALS.index(name.removesuffix(labels.kind(thing)))
-        right = [*kind, place, of_its_kind, *where, 0, 1 + forms[example.forms[index]]]
+        right = [*kind, place, of_kind[labels.kind(thing)], *where, 0, 1 + forms[example.forms[index]]]
         answers[covered > most] = torch.tensor(right)
         most = torch.maximum(most, covered)
     if scene.mark:

@@ -1,4 +1,4 @@
-"""The folder that a command writes into: one command at a time holds it; what is wrong with it is told in a sentence."""
+"""The folder that a command writes into: one command at a time holds it; what is wrong with it is told plainly."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

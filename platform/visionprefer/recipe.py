@@ -194,17 +194,11 @@ class ApiSettings(Settings):
     image_tokens: int = Field(4096, ge=0, description="Most tokens that an image counts for, to reserve its price.")
 
     @model_validator(mode="after")
-    def _holds_no_secret(self) -> Self:
+    def _holds_no_secret_and_can_count(self) -> Self:
         if self.base_url and ("@" in self.base_url or "?" in self.base_url):
             raise ValueError("base_url may hold a key, and recipes are kept: write it without user and query")
-        return self
-
-    @model_validator(mode="after")
-    def _can_count(self) -> Self:
         if self.budget and not self.price:
-            raise ValueError(
-                f"budget is {self.budget:g}, and price is missing: write price.prompt and price.completion"
-            )
+            raise ValueError(f"budget is {self.budget:g}, and price is missing: write price.prompt, price.completion")
         return self
 
 
@@ -257,7 +251,7 @@ class EngineSettings(Settings):
             raise ValueError(f"api is for engine openai, and engine is {self.engine}: write one or leave out the other")
         if self.engine_kwargs and self.engine != "vllm":
             raise ValueError(
-                f"engine_kwargs is for engine vllm, and engine is {self.engine}: write engine: vllm, or leave it out"
+                f"engine_kwargs is for engine vllm, and engine is {self.engine}: write that or leave it out"
             )
         if self.sampling and self.engine == "transformers":
             raise ValueError("sampling is for engines vllm and openai: transformers knows the temperature alone")
@@ -287,19 +281,13 @@ class JudgeSettings(EngineSettings):
     rationale_length: int = Field(400, ge=1, description="Most characters of a rationale.")
 
     @model_validator(mode="after")
-    def _draws_anew(self) -> Self:
+    def _may_say_something_else_again(self) -> Self:
+        if self.swapped and self.mode != "joint":
+            raise ValueError(f"swapped is {self.swapped:g}, and a single image has no order: write mode: joint, or 0")
         if self.repeats > 1 and self.mode == "joint":
             raise ValueError(f"repeats is {self.repeats}, and mode is joint: write swapped, or mode: single")
         if self.repeats > 1 and not self.temperature:
-            raise ValueError(
-                f"repeats is {self.repeats}, and temperature is 0, which says the same each time: write temperature: 1"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _has_an_order_to_swap(self) -> Self:
-        if self.swapped and self.mode != "joint":
-            raise ValueError(f"swapped is {self.swapped:g}, and a single image has no order: write mode: joint, or 0")
+            raise ValueError(f"repeats is {self.repeats}, and temperature 0 says the same again: write temperature: 1")
         return self
 
 

@@ -78,7 +78,7 @@ def test_defaults_are_filled_in_and_the_recipe_is_immutable(tmp_path: Path) -> N
         (
             "judge",
             {"model": "judge", "repeats": 2},
-            "repeats is 2, and temperature is 0, which says the same",
+            "repeats is 2, and temperature 0 says the same again",
         ),
         ("judge", {"model": "judge", "repeats": 2, "mode": "joint"}, "repeats is 2, and mode is joint: write swapped"),
         ("judge", OPENAI | {"workers": {"actors": 2}}, "write api.concurrency in place of workers"),

@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from processes import kill
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -72,15 +70,12 @@ def test_one_worker_and_two_that_are_killed_learn_the_same_from_what_was_encoded
 
     killed: list[int] = []
 
-    def kill() -> None:
+    def kill_both() -> None:
         while not (tmp_path / "two" / "checkpoints" / "dpo" / "checkpoint_manager_snapshot.json").exists():
             time.sleep(0.02)  # from then on Ray knows of a checkpoint
-        for process in psutil.Process().children(recursive=True):
-            if any("RayTrainWorker" in part for part in process.cmdline()):
-                os.kill(process.pid, signal.SIGKILL)
-                killed.append(process.pid)
+        killed.extend(kill("RayTrainWorker"))
 
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill_both)
     killer.start()
     shared, told = go(recipe(tiny_sd, **settings, workers={"actors": 2}, accumulation=2), run, tmp_path / "two")
     killer.join()

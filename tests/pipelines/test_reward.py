@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from processes import kill
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
@@ -73,15 +72,12 @@ def test_one_worker_and_two_that_are_killed_learn_the_same_and_the_model_is_used
     assert alone["history"][-1]["loss"]["overall"] < alone["history"][0]["loss"]["overall"] - 0.05
     killed: list[int] = []
 
-    def kill() -> None:
+    def kill_both() -> None:
         while not (tmp_path / "two" / "checkpoints" / "vpscore" / "checkpoint_manager_snapshot.json").exists():
             time.sleep(0.02)  # from then on Ray knows of a checkpoint
-        for process in psutil.Process().children(recursive=True):
-            if any("RayTrainWorker" in part for part in process.cmdline()):
-                os.kill(process.pid, signal.SIGKILL)
-                killed.append(process.pid)
+        killed.extend(kill("RayTrainWorker"))
 
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill_both)
     killer.start()
     settings = {"workers": {"actors": 2}, "accumulation": 2, "logger": "tensorboard"}
     shared, told = go(recipe(tiny_blip, **settings), run, tmp_path / "two")

@@ -13,6 +13,7 @@ import psutil
 import pyarrow as pa
 import pytest
 import yaml
+from processes import kill
 
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
@@ -131,10 +132,7 @@ def test_actors_are_killed(recipe: Path, undisturbed: Path, tmp_path: Path) -> N
     process = start(recipe, out)
     for actor, made in {"MakeImages": "images/*.parquet", "AskAbout": "replies/*/*.parquet"}.items():
         wait_until(process, lambda made=made: files(out, made) >= 2)
-        victims = [p for p in psutil.Process(process.pid).children(recursive=True) if actor in " ".join(p.cmdline())]
-        assert victims
-        for victim in victims:
-            victim.kill()
+        assert kill(actor, below=process.pid)
     wait(process)
     assert_complete_and_equal(out, undisturbed)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pyarrow.compute as pc
 import pytest
+from processes import kill
 from rich.console import Console
 
 from visionprefer.blocksworld.scenes import sample
@@ -165,17 +165,14 @@ def test_a_reply_that_is_cut_off_is_asked_for_twice_and_then_a_failed_row(tmp_pa
 def test_an_engine_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     """Killed when the first shard has been judged; Ray starts another, which takes up what was under way."""
     pictures, out = write_pictures(tmp_path / "pictures", 400), tmp_path / "out"
-    killed = []
+    killed: list[int] = []
 
-    def kill() -> None:
+    def kill_engine() -> None:
         while not list(out.glob("replies/*/*.parquet")):
             time.sleep(0.05)
-        for process in psutil.Process().children(recursive=True):
-            if "EngineCore" in process.name() or "EngineCore" in " ".join(process.cmdline()):
-                process.kill()
-                killed.append(process.pid)
+        killed.extend(kill("EngineCore"))
 
-    assassin = threading.Thread(target=kill, daemon=True)
+    assassin = threading.Thread(target=kill_engine, daemon=True)
     assassin.start()
     folder, _ = go(pictures, out)
     assassin.join(timeout=5)

@@ -2,17 +2,15 @@
 
 import asyncio
 import io
-import os
-import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 from endpoints import Running
 from PIL import Image
+from processes import kill
 
 from visionprefer.reward.vpscore import VPScore
 from visionprefer_serve import wire
@@ -81,7 +79,7 @@ def test_a_replica_that_is_killed_gives_no_wrong_score(
             parts = [slice(start, start + 4) for start in range(0, 400, 4)]
             asked = [asyncio.create_task(client.score(prompts[part], images[part])) for part in parts]
             await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-            assert kill(running, "model-blip") == 1
+            assert len(kill("model-blip", below=running.process.pid)) == 1
             assert sum(not task.done() for task in asked) > 50  # most are still to be answered
             return [answer for part in await asyncio.gather(*asked) for answer in part]
 
@@ -92,16 +90,6 @@ def test_a_replica_that_is_killed_gives_no_wrong_score(
     with RewardClient(running.url) as client:
         again = client.score(prompts[:20], images[:20])
     assert [answer.score for answer in again] == pytest.approx(expected[:20], abs=1e-4)
-
-
-def kill(running: Running, named: str) -> int:
-    """Kill the replicas of a deployment; how many there were."""
-    killed = 0
-    for process in psutil.Process(running.process.pid).children(recursive=True):
-        if named in " ".join(process.cmdline()):
-            os.kill(process.pid, signal.SIGKILL)
-            killed += 1
-    return killed
 
 
 def test_told_to_stop_it_answers_what_was_asked(start: Callable[..., Running], vpscores: dict[str, Path]) -> None:

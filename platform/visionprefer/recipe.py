@@ -250,7 +250,7 @@ class EngineSettings(Settings):
         if self.api != ApiSettings() and self.engine != "openai":
             raise ValueError(f"api is for engine openai, and engine is {self.engine}: write one or leave out the other")
         if self.engine_kwargs and self.engine != "vllm":
-            raise ValueError(f"engine_kwargs is for vllm, and engine is {self.engine}: write engine: vllm, or leave it out")
+            raise ValueError(f"engine_kwargs is for vllm, and engine is {self.engine}: write engine: vllm or drop it")
         if self.sampling and self.engine == "transformers":
             raise ValueError("sampling is for engines vllm and openai: transformers knows the temperature alone")
         for name, field in _SAID_ELSEWHERE.items():

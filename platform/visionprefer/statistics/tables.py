@@ -132,11 +132,7 @@ def _wins(column: str, rates: list[WinRate]) -> Table:
 
 def _self_consistency(aspects: list[SelfConsistency]) -> Table:
     rows = [[of.aspect, _count(of.pairs), share(of.same), share(of.opposed)] for of in aspects]
-    return Table(
-        "The judge asked again about the same images",
-        ["aspect", "pairs", "same", "opposed"],
-        rows,
-    )
+    return Table("The judge asked again about the same images", ["aspect", "pairs", "same", "opposed"], rows)
 
 
 def _positions(places: list[Position]) -> Table:

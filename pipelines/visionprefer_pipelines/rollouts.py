@@ -144,8 +144,10 @@ class RolloutWorker:
         guided = Guided(condition, negative, self.recipe.guidance_scale)
         generators = [torch.Generator().manual_seed(one.seed) for one in requests]
         shape = (unet.in_channels, unet.sample_size, unet.sample_size)
+        eta = 1.0 if self.recipe.objective == "ddpo" else 0.0
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return roll_out(self.policy.predict, self.scheduler, guided, shape, generators), guided
+            rollout = roll_out(self.policy.predict, self.scheduler, guided, shape, generators, eta)
+        return (rollout if eta else rollout.without_steps()), guided
 
     def _client(self, model: str | None) -> RewardClient:
         if model not in self.clients:

@@ -1,6 +1,6 @@
-"""How an image model learns by PPO from its own images: optimizer steps over the chains of one rollout.
+"""How an image model learns by PPO from its own images: optimizer steps over those of one rollout.
 
-Shapes: B samples, T steps of the denoising chain; C channels, H rows, W columns of latents.
+Shapes: B images, T places where each can be asked about: see `likelihood`.
 """
 
 import math
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from visionprefer.align.denoising import step
+from visionprefer.align.likelihood import OfImages, OfSteps, Scored, noise_levels
 from visionprefer.align.policy import Policy, Total
 from visionprefer.align.ppo import distance_from_reference, policy_loss
 from visionprefer.align.ppo_recipe import PPORecipe
@@ -31,6 +31,16 @@ class Experience(NamedTuple):
     rollout: Rollout
     guided: Guided
     advantage_B: torch.Tensor
+
+
+class Learning(NamedTuple):
+    """What the optimizer steps of one rollout have in common."""
+
+    experience: Experience
+    likelihood: OfSteps | OfImages
+    old_BT: torch.Tensor
+    orders: torch.Tensor
+    clip_range: float
 
 
 class PPOFit:
@@ -62,8 +72,8 @@ class PPOFit:
     def learn(self, experience: Experience, number: int, worker: int = 0) -> dict[str, float]:
         """Take the optimizer steps of one rollout: `updates` of them, each on as many of its images.
 
-        Gradients are added up over all timesteps of an image before a step (DDPO, arXiv 2305.13301), in an order that
-        is shuffled for each image.
+        Gradients are added up over all places of an image before a step (DDPO, arXiv 2305.13301), in an order that is
+        shuffled for each image.
 
         Args:
             experience: of this worker; each worker has as many images.
@@ -71,18 +81,21 @@ class PPOFit:
             worker: which one this is.
 
         Returns:
-            Means over images and timesteps of all workers: the loss, the share that was clipped, the distance from the
+            Means over images and places of all workers: the loss, the share that was clipped, the distance from the
             reference; `gap`, the largest difference of a ratio from 1 before the first step; `norm` of the gradients;
             with a value function, `value_error`.
 
         Raises:
             FloatingPointError: if something is not a number, or if rollout and learner disagree before the first step.
         """
-        if self.dtype != torch.float32:
-            experience = self._rescored(experience)
         rollout = experience.rollout
         clip_range = self.recipe.clip_range or 1e-4 * _VALUES / rollout.latents_BTCHW[0, 0].numel()
-        orders = self._orders(rollout, number, worker)
+        likelihood = self._likelihood(experience, number, worker)
+        orders = self._orders(likelihood, len(rollout.latents_BTCHW), number, worker)
+        old_BT = likelihood.old_BT
+        if old_BT is None or self.dtype != torch.float32:  # in half precision rounding alone exceeds a clip range
+            old_BT = self._old(likelihood, len(orders))
+        learning = Learning(experience, likelihood, old_BT, orders, clip_range)
         value_error = {}
         if self.value:
             seed = int(content_id("value", self.recipe.seed, number, worker)[:15], 16)
@@ -92,7 +105,7 @@ class PPOFit:
         told: list[dict[str, float]] = []
         for update in range(self.recipe.updates):
             rows = slice(update * size, (update + 1) * size)
-            told.append(self._update(experience, orders, rows, clip_range, is_first=update == 0))
+            told.append(self._update(learning, rows, is_first=update == 0))
         means = {name: sum(one[name] for one in told) / len(told) for name in told[0]}
         return means | {"gap": told[0]["gap"]} | value_error
 
@@ -117,43 +130,67 @@ class PPOFit:
             )
         return ValueFit(value.to(self.policy.device), learning_rate, self.total)
 
-    def _orders(self, rollout: Rollout, number: int, worker: int) -> torch.Tensor:
-        """Which steps of each image are learnt from, in which order: [B, learnt steps]."""
-        allowed = self.recipe.learnt_steps
-        chosen = rollout.chosen_T.nonzero().flatten()
-        chosen = chosen[(chosen >= allowed.start) & (chosen < allowed.stop)]
-        if not len(chosen):
+    def _likelihood(self, experience: Experience, number: int, worker: int) -> OfSteps | OfImages:
+        rollout, recipe = experience.rollout, self.recipe
+        if recipe.objective == "ddpo":
+            return OfSteps(self.scheduler, rollout, experience.guided, recipe.learnt_steps)
+        seed = int(content_id("noise", recipe.seed, number, worker)[:15], 16)
+        chance, images = torch.Generator().manual_seed(seed), rollout.latents_BTCHW[:, -1]
+        levels = max(1, round(len(recipe.learnt_steps) * recipe.timestep_fraction))
+        train_timesteps = self.scheduler.config.num_train_timesteps
+        timesteps_BT = noise_levels(len(images), levels, recipe.timestep_range, train_timesteps, chance)
+        noise_BTCHW = torch.randn(len(images), levels, *images.shape[1:], generator=chance)
+        return OfImages(self.scheduler, images, experience.guided.condition, timesteps_BT, noise_BTCHW)
+
+    def _orders(self, likelihood: OfSteps | OfImages, images: int, number: int, worker: int) -> torch.Tensor:
+        """Where each image is learnt from, in which order: [B, learnt places]."""
+        places = likelihood.places
+        if not len(places):
             raise ValueError(
                 f"timestep_range is {list(self.recipe.timestep_range)}, whose steps add no noise, so that nothing was "
                 "chosen in them: write one that begins earlier"
             )
-        learnt = max(1, round(len(chosen) * self.recipe.timestep_fraction))
-        samples = len(rollout.latents_BTCHW)
-        return chosen[shuffled(len(chosen), samples, (self.recipe.seed, number, worker))[:, :learnt]]
+        fraction = self.recipe.timestep_fraction if isinstance(likelihood, OfSteps) else 1.0
+        learnt = max(1, round(len(places) * fraction))
+        return places[shuffled(len(places), images, (self.recipe.seed, number, worker))[:, :learnt]]
 
-    def _update(
-        self, experience: Experience, orders: torch.Tensor, rows: slice, clip_range: float, is_first: bool
-    ) -> dict[str, float]:
+    @torch.no_grad()
+    def _old(self, likelihood: OfSteps | OfImages, images: int) -> torch.Tensor:
+        """What the policy as it is makes of each image at each place: [B, T], 0 where none is learnt from."""
+        old_BT = torch.zeros(images, int(likelihood.places.max()) + 1)
+        for start in range(0, images, self.recipe.batch_size):
+            rows = slice(start, min(start + self.recipe.batch_size, images))
+            for place in likelihood.places.tolist():
+                place_B = torch.full((rows.stop - rows.start,), place)
+                old_BT[rows, place] = self._score(likelihood, rows, place_B, self.policy.predict).log_prob_B.cpu()
+        return old_BT
+
+    def _score(self, likelihood: OfSteps | OfImages, rows: slice, place_B: torch.Tensor, ask: Ask) -> Scored:
+        device = self.policy.device
+        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return likelihood.score(rows, place_B, ask, device)
+
+    def _update(self, learning: Learning, rows: slice, is_first: bool) -> dict[str, float]:
         summed = torch.zeros(3, device=self.policy.device)
-        gap = 0.0
-        places = [
+        gap, orders, advantage_B = 0.0, learning.orders, learning.experience.advantage_B
+        parts = [
             slice(start, min(start + self.recipe.batch_size, rows.stop))
             for start in range(rows.start, rows.stop, self.recipe.batch_size)
         ]
-        passes = [(place, turn) for place in places for turn in range(orders.shape[1])]
-        counts = self.total(experience.advantage_B[rows].isfinite().sum().float().to(self.policy.device))
-        for index, (place, turn) in enumerate(passes):
+        passes = [(part, turn) for part in parts for turn in range(orders.shape[1])]
+        counts = self.total(advantage_B[rows].isfinite().sum().float().to(self.policy.device))
+        for index, (part, turn) in enumerate(passes):
             with self.policy.without_sync(index < len(passes) - 1):
-                loss, told, ratio_B = self._loss(experience, place, orders[place, turn], clip_range)
-                here = experience.advantage_B[place].isfinite().sum().to(self.policy.device)
+                loss, told, ratio_B = self._loss(learning, part, orders[part, turn])
+                here = advantage_B[part].isfinite().sum().to(self.policy.device)
                 share = here / counts.clamp(min=1) / orders.shape[1]
                 (loss * share * self.workers).backward()
             summed += told * share
             gap = max(gap, float((ratio_B - 1).abs().max()))
-        if is_first and gap > clip_range / 10 and self.dtype == torch.float32:
+        if is_first and gap > learning.clip_range / 10 and self.dtype == torch.float32:
             raise FloatingPointError(
                 f"before the first step rollout and learner disagree: a ratio of probabilities is {gap:.2g} from 1, "
-                f"and the clip range is {clip_range:.2g}. Let both compute in float32, with the same weights"
+                f"and the clip range is {learning.clip_range:.2g}. Let both compute in float32, with the same weights"
             )
         norm = torch.nn.utils.clip_grad_norm_(self.policy.learnt, self.recipe.max_grad_norm)
         if not math.isfinite(float(norm)):
@@ -165,48 +202,23 @@ class PPOFit:
         return {"loss": loss_, "clipped": clipped, "distance": distance, "gap": gap, "norm": float(norm)}
 
     def _loss(
-        self, experience: Experience, place: slice, turn_B: torch.Tensor, clip_range: float
+        self, learning: Learning, rows: slice, place_B: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The mean loss of one step of some images, what is told of it, and the ratios."""
-        device, rollout = self.policy.device, experience.rollout
-        row_B = torch.arange(place.start, place.stop)
-        advantage_B = experience.advantage_B[place].to(device)
+        """The mean loss of some images, each at one of its places; what is told of it; and the ratios."""
+        device, experience, likelihood = self.policy.device, learning.experience, learning.likelihood
+        row_B = torch.arange(rows.start, rows.stop)
+        advantage_B = experience.advantage_B[rows].to(device)
         if self.value:
-            advantage_B = advantage_B - self.value.expected(
-                rollout, experience.guided.condition.hidden_BTD, row_B, turn_B
-            )
+            hidden = experience.guided.condition.hidden_BTD
+            advantage_B = advantage_B - self.value.expected(experience.rollout, hidden, row_B, place_B)
         counts_B = advantage_B.isfinite()
-        answer, log_prob_B = self._score(experience, place, turn_B, self.policy.predict)
-        old_B = rollout.log_prob_BT[row_B, turn_B].to(device)
-        found = policy_loss(log_prob_B, old_B, advantage_B.float(), counts_B, clip_range)
+        scored = self._score(likelihood, rows, place_B, self.policy.predict)
+        old_B = learning.old_BT[row_B, place_B].to(device)
+        found = policy_loss(scored.log_prob_B, old_B, advantage_B.float(), counts_B, learning.clip_range)
         loss, distance = found.loss, torch.zeros((), device=device)
         if self.recipe.kl_weight:
-            of_reference, _ = self._score(experience, place, turn_B, self.policy.reference)
-            distance = distance_from_reference(answer, of_reference, counts_B)
+            of_reference = self._score(likelihood, rows, place_B, self.policy.reference)
+            distance = distance_from_reference(scored.answer_BCHW, of_reference.answer_BCHW, counts_B)
             loss = loss + self.recipe.kl_weight * distance
         told = torch.stack([loss.detach(), found.clipped, distance.detach()])
         return loss, told, torch.where(counts_B, found.ratio_B, 1.0)
-
-    def _score(
-        self, experience: Experience, place: slice, turn_B: torch.Tensor, ask: Ask
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A model's answers at one step of some images, guidance applied, and how likely it makes what was drawn."""
-        device, rollout = self.policy.device, experience.rollout
-        row_B = torch.arange(place.start, place.stop)
-        latents, drawn = (rollout.latents_BTCHW[row_B, turn].to(device) for turn in (turn_B, turn_B + 1))
-        timesteps_B = rollout.timesteps_T[turn_B].to(device)
-        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
-            answer = experience.guided.part(place).to(device).answer(ask, latents, timesteps_B)
-        return answer, step(self.scheduler, answer, timesteps_B, latents, drawn).log_prob_B
-
-    @torch.no_grad()
-    def _rescored(self, experience: Experience) -> Experience:
-        """The same with the learner's own log-probabilities: in half precision rounding alone exceeds a clip range."""
-        rollout = experience.rollout
-        log_prob_BT = rollout.log_prob_BT.clone()
-        for start in range(0, len(log_prob_BT), self.recipe.batch_size):
-            place = slice(start, min(start + self.recipe.batch_size, len(log_prob_BT)))
-            for turn in rollout.chosen_T.nonzero().flatten().tolist():
-                turn_B = torch.full((place.stop - place.start,), turn)
-                log_prob_BT[place, turn] = self._score(experience, place, turn_B, self.policy.predict)[1].cpu()
-        return experience._replace(rollout=rollout._replace(log_prob_BT=log_prob_BT))

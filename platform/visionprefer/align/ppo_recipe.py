@@ -37,6 +37,11 @@ class PPORecipe(AlignRecipe):
 
     prompts: PromptSettings = Field(description="What is drawn while training: those that are not held out.")
     rewards: tuple[Reward, ...] = Field((Reward(),), min_length=1, description="What is maximised: their sum.")
+    objective: Literal["ddpo", "awm"] = Field(
+        "ddpo",
+        description="What is made likelier: ddpo, the noisy steps by which an image was drawn; awm, the image itself, "
+        "by its denoising error (Advantage Weighted Matching, arXiv 2509.25050), however it was drawn.",
+    )
     lora_rank: int | None = Field(
         4, ge=1, description="Rank of LoRA matrices, which alone are trained then; null: all weights of the UNet."
     )
@@ -51,7 +56,7 @@ class PPORecipe(AlignRecipe):
     timestep_range: tuple[float, float] = Field(
         (0.0, 1.0),
         description="Between which shares of the way from noise, 0, to image, 1, steps are learnt from. The last ones "
-        "decide details, and their gradients are by far the largest.",
+        "decide details, and their gradients are by far the largest. By awm it is learnt from as many noise levels.",
     )
     timestep_fraction: float = Field(1.0, gt=0, le=1, description="Share of these steps that are learnt from.")
     learning_rate: float = Field(3e-4, gt=0, description="Of AdamW.")
@@ -90,6 +95,15 @@ class PPORecipe(AlignRecipe):
             raise ValueError(
                 f"timestep_range is {list(self.timestep_range)}: write two shares of 0 to 1, as [0, 0.6], that have "
                 f"one of {self.num_inference_steps} steps between them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _expects_what_steps_are_worth(self) -> Self:
+        if self.value_learning_rate and self.objective != "ddpo":
+            raise ValueError(
+                f"value_learning_rate is {self.value_learning_rate:g}, of a network that looks at the steps by which "
+                f"an image was drawn, and objective is {self.objective}, which does not: leave it out"
             )
         return self
 

@@ -75,6 +75,10 @@ class Rollout(NamedTuple):
             log_prob_BT=torch.cat([self.log_prob_BT, other.log_prob_BT]),
         )
 
+    def without_steps(self) -> "Rollout":
+        """The images alone, for those who do not ask how they were drawn: a sixth of 5 steps, a 51st of 50."""
+        return Rollout(self.latents_BTCHW[:, -1:], self.timesteps_T[:0], self.log_prob_BT[:, :0], self.chosen_T[:0])
+
 
 def exact() -> None:
     """Let float32 be float32 on GPUs too: with TF32 rollout and learner differ by more than a clip range allows."""
@@ -107,7 +111,7 @@ def roll_out(
         shape: of a sample's latents: C, H, W.
         generators: one for each sample, for its first noise and that of all its steps: then a sample does not depend on
             who shares the batch.
-        eta: see `denoising.step`.
+        eta: see `denoising.step`; 0 is DDIM without noise, as the pipeline itself draws.
     """
     device = guided.condition.hidden_BTD.device
     noise = [torch.randn(shape, generator=generator) for generator in generators]

@@ -8,6 +8,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from visionprefer.align.encoding import encode_empty, encode_prompts
+from visionprefer.align.likelihood import OfSteps
 from visionprefer.align.policy import Policy
 from visionprefer.align.ppo_fit import Experience, PPOFit
 from visionprefer.align.ppo_recipe import PPORecipe
@@ -29,7 +30,7 @@ class World:
         torch.manual_seed(0)
         pipeline = DiffusionPipeline.from_pretrained(folder)
         self.scheduler = sampler(pipeline, STEPS)
-        self.policy = Policy(pipeline, lora_rank=4)
+        self.policy = Policy(pipeline, changes.get("lora_rank", 4))
         condition = encode_prompts(pipeline, PROMPTS, 64, 64)
         self.guided = Guided(condition, encode_empty(pipeline, len(PROMPTS), 64, 64), 2.0)
         self.recipe = recipe(**changes)
@@ -37,7 +38,10 @@ class World:
 
     def rollout(self, first: int = 0) -> Any:
         seeds = [torch.Generator().manual_seed(first + number) for number in range(len(PROMPTS))]
-        return roll_out(self.policy.predict, self.scheduler, self.guided, (4, 8, 8), seeds)
+        if self.recipe.objective == "ddpo":
+            return roll_out(self.policy.predict, self.scheduler, self.guided, (4, 8, 8), seeds)
+        drawn = roll_out(self.policy.predict, self.scheduler, self.guided, (4, 8, 8), seeds, eta=0.0)
+        return drawn.without_steps()
 
     def learn(self, advantage: list[float], first: int = 0, number: int = 0) -> dict[str, float]:
         return self.fit.learn(Experience(self.rollout(first), self.guided, torch.tensor(advantage)), number)
@@ -63,10 +67,27 @@ def test_what_is_rewarded_becomes_more(tiny_sd: Path) -> None:
     assert told["distance"] > 0
 
 
-@pytest.mark.parametrize("changes", [{"batch_size": 2}, {"batch_size": 3}])
-def test_how_a_step_is_cut_does_not_change_what_is_learnt(tiny_sd: Path, changes: dict[str, Any]) -> None:
+def test_what_is_rewarded_becomes_likelier_than_what_is_not(tiny_sd: Path) -> None:
+    """At noise that was not learnt from."""
+    world = World(tiny_sd, objective="awm", lora_rank=None, updates=2)
+    rollout = world.rollout()
+    experience = Experience(rollout, world.guided, torch.tensor([1.0, -1.0] * 4))
+
+    def lead() -> float:
+        likely = world.fit._old(world.fit._likelihood(experience, 1000, 0), 8).mean(dim=1)
+        return float(likely[::2].mean() - likely[1::2].mean())
+
+    before = lead()
+    for number in range(12):
+        assert world.fit.learn(experience, number)["gap"] < 1e-5
+    assert lead() > before + 0.01
+
+
+@pytest.mark.parametrize("objective", ["ddpo", "awm"])
+@pytest.mark.parametrize("batch_size", [2, 3])
+def test_how_a_step_is_cut_does_not_change_what_is_learnt(tiny_sd: Path, batch_size: int, objective: str) -> None:
     advantage = [1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 0.1, -0.1]
-    whole, cut = World(tiny_sd), World(tiny_sd, **changes)
+    whole, cut = World(tiny_sd, objective=objective), World(tiny_sd, objective=objective, batch_size=batch_size)
     assert whole.learn(advantage)["loss"] == pytest.approx(cut.learn(advantage)["loss"], abs=1e-5)
     assert torch.allclose(whole.weights(), cut.weights(), atol=1e-4)
 
@@ -99,8 +120,24 @@ def test_in_half_precision_the_learner_scores_the_rollout_itself(tiny_sd: Path) 
     rollout = world.rollout()
     told = world.fit.learn(Experience(rollout, world.guided, torch.tensor([1.0, -1.0] * 4)), 0)
     assert told["gap"] < 1e-3
-    scored = world.fit._rescored(Experience(rollout, world.guided, torch.zeros(8))).rollout.log_prob_BT
-    assert (scored - rollout.log_prob_BT).abs().max() > 0
+    likelihood = OfSteps(world.scheduler, rollout, world.guided, range(STEPS))
+    assert (world.fit._old(likelihood, 8) - rollout.log_prob_BT).abs().max() > 0
+
+
+def test_an_image_is_learnt_from_at_as_many_noise_levels_as_it_has_steps(tiny_sd: Path) -> None:
+    asked: list[torch.Tensor] = []
+    world = World(tiny_sd, objective="awm", timestep_range=(0.5, 1.0))
+    rollout, predict = world.rollout(), world.policy.predict
+    world.policy.predict = lambda *given: asked.append(given[1]) or predict(*given)  # type: ignore[method-assign, func-returns-value]
+    world.fit.learn(Experience(rollout, world.guided, torch.tensor([1.0, -1.0] * 4)), 0)
+    assert list(map(len, asked)) == [8] * 4  # two levels as it was, two to learn from, none with guidance
+    assert sorted(torch.cat(asked[:2]).tolist()) == sorted(torch.cat(asked[2:]).tolist())
+    assert torch.cat(asked).max() < 500
+
+
+def test_a_value_function_looks_at_steps() -> None:
+    with pytest.raises(ValueError, match=r"value_learning_rate is 0.0001, .* objective is awm, which does not: leave"):
+        recipe(objective="awm", value_learning_rate=1e-4)
 
 
 @pytest.mark.parametrize(

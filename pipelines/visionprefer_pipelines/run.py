@@ -200,8 +200,10 @@ def _ask_oracle(recipe: Recipe, folder: RunFolder, progress: Progress) -> dict[s
         if folder.store.exists("oracle.parquet"):  # of another judge
             folder.store.delete("oracle.parquet")
         return {}
-    progress.say(f"asking the oracle about {folder.counts()['images'].done} images")
-    assessed = oracle_table(_counted(folder.images.tables(["image_id", "prompt_id", "prompt", "image"]), progress))
+    number = folder.counts()["images"].done
+    progress.say(f"asking the oracle about {number} images")
+    images = folder.images.tables(["image_id", "prompt_id", "prompt", "image"])
+    assessed = oracle_table(_counted(images, progress), number)
     return {"oracle.parquet": folder.store.write_table("oracle.parquet", assessed)[0]}
 
 

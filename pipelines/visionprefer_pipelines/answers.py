@@ -7,12 +7,13 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
+from visionprefer.engine_settings import EngineSettings
 from visionprefer.judging.asking import Asker, Questions
 from visionprefer.judging.openai_engine import OpenAIEngine
 from visionprefer.judging.transformers_engine import TransformersEngine
 from visionprefer.judging.vllm_engine import VLLMEngine
 from visionprefer.models import Model
-from visionprefer.recipe import EngineSettings, Workers
+from visionprefer.settings import Workers
 from visionprefer.store import Shards
 from visionprefer_pipelines.resting import stream_context
 from visionprefer_pipelines.tables import Unit

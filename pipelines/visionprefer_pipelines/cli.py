@@ -156,7 +156,7 @@ def serve(
     address: Address = None,
 ) -> None:
     """Answer over HTTP how well images fit their prompts, until stopped."""
-    from visionprefer.recipe import Workers
+    from visionprefer.settings import Workers
     from visionprefer_pipelines.endpoint import serve_models
     from visionprefer_pipelines.show import show_endpoint
     from visionprefer_serve.settings import EndpointSettings, ServedModel

@@ -14,7 +14,7 @@ import ray
 from ray._private.services import resolve_ip_for_localhost
 
 from visionprefer.errors import InputError
-from visionprefer.recipe import Workers
+from visionprefer.settings import Workers
 from visionprefer_pipelines.demand import fewest, wanted
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # for the names of committed shards, which are all that runs send through it

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from visionprefer.errors import InputError
-from visionprefer.recipe import Workers
+from visionprefer.settings import Workers
 from visionprefer_pipelines.demand import fewest, listed, room, wanted
 
 

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from visionprefer.recipe import Recipe, Workers
+from visionprefer.recipe import Recipe
+from visionprefer.settings import Workers
 
 Amounts = dict[str, float]  # by resource: CPU, GPU and custom ones
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from visionprefer.errors import InputError, remedy
-from visionprefer.recipe import Recipe, Workers
+from visionprefer.recipe import Recipe
+from visionprefer.settings import Workers
 from visionprefer_pipelines.demand import Machine, Placed, fewest, listed, place, stages_of, wanted
 from visionprefer_pipelines.extras import missing, versions
 

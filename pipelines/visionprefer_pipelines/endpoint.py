@@ -11,8 +11,8 @@ from pathlib import Path
 from ray import serve
 
 from visionprefer.errors import InputError
-from visionprefer.recipe import Workers
 from visionprefer.reward.vpscore import CONFIG
+from visionprefer.settings import Workers
 from visionprefer.store import Store
 from visionprefer_pipelines.cluster import connected
 from visionprefer_serve.access import check_host, token_digests

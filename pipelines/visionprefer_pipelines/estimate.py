@@ -17,7 +17,8 @@ from visionprefer.errors import InputError
 from visionprefer.existing import ImportImages
 from visionprefer.images import GenerateImages
 from visionprefer.plan import read_block, unit_of_block
-from visionprefer.recipe import JudgeSettings, Recipe, Workers
+from visionprefer.recipe import JudgeSettings, Recipe
+from visionprefer.settings import Workers
 from visionprefer.store import Store
 from visionprefer_pipelines.preparation import Prepared, prepare
 

@@ -9,7 +9,7 @@ import ray
 from ray.autoscaler.v2.schema import ClusterStatus
 from ray.autoscaler.v2.sdk import get_cluster_status
 
-from visionprefer.recipe import Workers
+from visionprefer.settings import Workers
 from visionprefer_pipelines.demand import Machine, lacking, wanted
 from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES
 

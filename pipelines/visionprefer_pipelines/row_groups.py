@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from visionprefer.recipe import Workers
+from visionprefer.settings import Workers
 from visionprefer.training_table import Group
 from visionprefer_pipelines.resting import stream_context
 

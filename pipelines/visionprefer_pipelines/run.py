@@ -14,10 +14,11 @@ from visionprefer.errors import InputError
 from visionprefer.judging.between_judges import voted_preferences
 from visionprefer.judging.preferences import preferences
 from visionprefer.judging.scores import judgements
-from visionprefer.recipe import Recipe, Workers
+from visionprefer.recipe import Recipe
 from visionprefer.report import write_report
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import content_id
+from visionprefer.settings import Workers
 from visionprefer.statistics import spent, statistics
 from visionprefer.store import Commit, Store
 from visionprefer.training_table import write_training

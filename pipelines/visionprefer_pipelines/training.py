@@ -15,8 +15,8 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from visionprefer.errors import InputError
-from visionprefer.recipe import Workers
 from visionprefer.schema import content_id
+from visionprefer.settings import Workers
 from visionprefer.store import Store
 from visionprefer.training_settings import TrainingSettings
 from visionprefer_pipelines import loggers

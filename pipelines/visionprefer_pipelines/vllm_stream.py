@@ -20,12 +20,12 @@ import ray
 from PIL import Image
 from ray.data import ActorPoolStrategy, Dataset
 
+from visionprefer.engine_settings import EngineSettings
 from visionprefer.errors import InputError, missing_extra
 from visionprefer.judging.asking import Questions, done_and_failed, enter
 from visionprefer.judging.engine import Reply, Request, Row, chat
 from visionprefer.judging.vllm_engine import ENVIRONMENT, described, engine_arguments, sampling
 from visionprefer.models import Model
-from visionprefer.recipe import EngineSettings
 from visionprefer.store import Shards
 from visionprefer_pipelines.demand import wanted
 from visionprefer_pipelines.measures import RowMeasures

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 
 from visionprefer.existing import ExistingImage, name_within
 from visionprefer.models import Model
-from visionprefer.recipe import ImageModel, ImageSettings, Range
+from visionprefer.recipe import ImageModel, ImageSettings
 from visionprefer.schema import PLAN, content_id, uniform
+from visionprefer.settings import Range
 from visionprefer.store import Store
 
 Row = dict[str, Any]

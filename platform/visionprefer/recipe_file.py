@@ -11,23 +11,19 @@ from pydantic import ValidationError
 
 from visionprefer.align.ppo_recipe import PPORecipe, Reward, Watch
 from visionprefer.align.recipe import DPORecipe, FinetuneRecipe
+from visionprefer.engine_settings import ApiSettings, EngineSettings, Price
 from visionprefer.errors import InputError
 from visionprefer.recipe import (
-    ApiSettings,
-    EngineSettings,
     ImageModel,
     ImageSettings,
     JudgeSettings,
     PolishRecipe,
     PreferenceSettings,
-    Price,
     PromptSettings,
-    Range,
     Recipe,
-    Settings,
-    Workers,
 )
 from visionprefer.reward.recipe import AblationRecipe, RewardRecipe
+from visionprefer.settings import Range, Settings, Workers
 
 AnyRecipe = TypeVar(
     "AnyRecipe", Recipe, PolishRecipe, RewardRecipe, AblationRecipe, DPORecipe, FinetuneRecipe, PPORecipe

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from visionprefer.recipe import Settings, Workers
+from visionprefer.settings import Settings, Workers
 
 
 class TrainingSettings(Settings):

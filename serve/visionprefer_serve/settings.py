@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from visionprefer.recipe import Settings, Workers
+from visionprefer.settings import Settings, Workers
 
 
 class ServedModel(Settings):

@@ -42,8 +42,8 @@ from PIL import Image
 
 from visionprefer.models import BUILTIN_MODELS
 from visionprefer.random_backbones import blip
-from visionprefer.recipe import Workers
 from visionprefer.reward.vpscore import Scored, VPScore
+from visionprefer.settings import Workers
 from visionprefer_serve import wire
 from visionprefer_serve.settings import EndpointSettings, ServedModel
 

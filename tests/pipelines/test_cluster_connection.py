@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from visionprefer.errors import InputError
-from visionprefer.recipe import Workers
+from visionprefer.settings import Workers
 from visionprefer_pipelines import cluster
 
 

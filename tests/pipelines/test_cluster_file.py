@@ -7,7 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from visionprefer.errors import InputError
-from visionprefer.recipe import Workers
+from visionprefer.settings import Workers
 from visionprefer_pipelines.cli import app
 from visionprefer_pipelines.cluster_file import NodeType, check_cluster, read_cluster
 

@@ -1,6 +1,6 @@
 """What stages ask of machines, and what they lack, by hand."""
 
-from visionprefer.recipe import Workers
+from visionprefer.settings import Workers
 from visionprefer_pipelines.demand import Machine, Placed, lacking, place, room, wanted
 
 

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from visionprefer.align.recipe import DPORecipe
 from visionprefer.errors import InputError
-from visionprefer.recipe import Workers
 from visionprefer.run_folder import RunFolder
+from visionprefer.settings import Workers
 from visionprefer_pipelines.cli import app
 from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.dpo import train_dpo

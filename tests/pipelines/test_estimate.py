@@ -13,8 +13,9 @@ from PIL import Image
 from run_by_hand import build_run
 
 from visionprefer.errors import InputError
-from visionprefer.recipe import Recipe, Workers
+from visionprefer.recipe import Recipe
 from visionprefer.schema import ASPECTS
+from visionprefer.settings import Workers
 from visionprefer_pipelines import cli
 from visionprefer_pipelines.estimate import FILE, Estimate, _hours, estimate
 

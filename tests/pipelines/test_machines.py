@@ -15,8 +15,9 @@ from ray.util import placement_group, remove_placement_group
 from rich.console import Console
 from typer.testing import CliRunner
 
-from visionprefer.recipe import Recipe, Workers
+from visionprefer.recipe import Recipe
 from visionprefer.run_folder import RunFolder
+from visionprefer.settings import Workers
 from visionprefer_pipelines import machines, progress, run
 from visionprefer_pipelines.cli import app
 from visionprefer_pipelines.demand import wanted

@@ -19,7 +19,7 @@ from visionprefer.align.ppo_recipe import PPORecipe
 from visionprefer.align.watch import Spread
 from visionprefer.errors import InputError
 from visionprefer.models import find_model
-from visionprefer.recipe import Workers
+from visionprefer.settings import Workers
 from visionprefer_pipelines import ppo
 from visionprefer_pipelines.cli import app
 from visionprefer_pipelines.cluster import connected

@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from typer.testing import CliRunner
 
 from visionprefer.errors import InputError
-from visionprefer.recipe import Workers
 from visionprefer.reward.recipe import RewardRecipe
 from visionprefer.run_folder import RunFolder
+from visionprefer.settings import Workers
 from visionprefer_pipelines.cli import app
 from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.progress import Progress

@@ -9,8 +9,9 @@ import pytest
 from visionprefer.existing import ExistingImage
 from visionprefer.models import Model
 from visionprefer.plan import BLOCKS_PER_FILE, plan_existing, plan_generation, read_block, unit_of_block, write_plan
-from visionprefer.recipe import ImageModel, ImageSettings, Range
+from visionprefer.recipe import ImageModel, ImageSettings
 from visionprefer.schema import PLAN, PROMPTS, content_id
+from visionprefer.settings import Range
 from visionprefer.store import Store
 
 MODELS = [Model("one", None, None, "digest one"), Model("two", None, None, "digest two")]

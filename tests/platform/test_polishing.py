@@ -6,13 +6,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from visionprefer.engine_settings import EngineSettings
 from visionprefer.judging.asking import Asker
 from visionprefer.judging.engine import Reply, Request
 from visionprefer.judging.rubric import UnusableReply
 from visionprefer.models import Model
 from visionprefer.prompts import prompt_id
 from visionprefer.prompts.polishing import PolishQuestions, parse_reply, polished, polisher_digest, reply_schema
-from visionprefer.recipe import EngineSettings
 from visionprefer.schema import POLISHED, PROMPTS, REPLIES_TO_PROMPTS
 
 MODEL, SETTINGS = Model("folder/writer", None, None, "digest"), EngineSettings(model="folder/writer")

@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from visionprefer.errors import InputError
-from visionprefer.recipe import Range, Recipe
+from visionprefer.recipe import Recipe
 from visionprefer.recipe_file import load_dpo_recipe, load_finetune_recipe, load_ppo_recipe, load_recipe, recipe_schema
+from visionprefer.settings import Range
 
 RECIPES = Path(__file__).parents[2] / "pipelines" / "visionprefer_pipelines" / "recipes"
 OPENAI = {"engine": "openai", "model": "gpt"}

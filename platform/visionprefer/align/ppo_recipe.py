@@ -5,8 +5,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from visionprefer.align.recipe import AlignRecipe
-from visionprefer.recipe import PromptSettings, Settings, Workers
+from visionprefer.recipe import PromptSettings
 from visionprefer.schema import OVERALL
+from visionprefer.settings import Settings, Workers
 
 
 class Reward(Settings):

@@ -4,9 +4,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from visionprefer.recipe import Fraction
 from visionprefer.reward.recipe import OverallWeights
 from visionprefer.schema import OVERALL
+from visionprefer.settings import Fraction
 from visionprefer.training_settings import TrainingSettings
 
 

@@ -5,11 +5,11 @@ import os
 import threading
 from typing import Any
 
+from visionprefer.engine_settings import ApiSettings, EngineSettings
 from visionprefer.errors import InputError, missing_extra
 from visionprefer.judging.budget import Budget, BudgetSpent, Charge, Pace
 from visionprefer.judging.engine import Reply, Request, chat
 from visionprefer.models import Model
-from visionprefer.recipe import ApiSettings, EngineSettings
 
 LONGEST_WAIT = 60.0  # seconds between two tries, unless the server asks for more
 LONGEST_ERROR = 300  # characters

@@ -8,11 +8,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from visionprefer import devices
+from visionprefer.engine_settings import EngineSettings
 from visionprefer.errors import InputError, missing_extra
 from visionprefer.judging.engine import Reply, Request, in_batches
 from visionprefer.judging.rubric import JSON_FORM
 from visionprefer.models import Model
-from visionprefer.recipe import EngineSettings
 
 if TYPE_CHECKING:
     import torch

@@ -8,11 +8,11 @@ import os
 from typing import Any
 
 from visionprefer.buckets import is_in_bucket
+from visionprefer.engine_settings import EngineSettings
 from visionprefer.errors import InputError, missing_extra
 from visionprefer.judging.engine import Reply, Request, chat, in_batches
 from visionprefer.judging.rubric import JSON_FORM
 from visionprefer.models import Model
-from visionprefer.recipe import EngineSettings
 
 # Read when vLLM is imported; its own lines would stand between ours.
 ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_KVCACHE_SPACE": "1"}

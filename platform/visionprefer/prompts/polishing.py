@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from visionprefer.engine_settings import EngineSettings
 from visionprefer.judging.asking import NOTHING_YET
 from visionprefer.judging.engine import Reply, Request, Row
 from visionprefer.judging.rubric import UnusableReply, object_in, problems
 from visionprefer.models import Model
 from visionprefer.prompts.cleaning import LONGEST, clean_text, prompt_id
-from visionprefer.recipe import EngineSettings
 from visionprefer.schema import POLISHED, REJECTED_PROMPTS, REPLIES_TO_PROMPTS, content_id
 
 PROBLEMS = ("bias", "inconsistency", "unsafe")

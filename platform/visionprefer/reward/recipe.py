@@ -4,8 +4,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from visionprefer.recipe import Fraction, Settings
 from visionprefer.schema import ASPECTS, OVERALL
+from visionprefer.settings import Fraction, Settings
 from visionprefer.training_settings import TrainingSettings
 
 

@@ -7,12 +7,13 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from visionprefer.engine_settings import ApiSettings
 from visionprefer.errors import InputError
 from visionprefer.judging.asking import Asker
 from visionprefer.judging.engine import Reply, Request
 from visionprefer.judging.judge import JudgeQuestions, judge_digest, repeated
 from visionprefer.models import Model
-from visionprefer.recipe import ApiSettings, JudgeSettings
+from visionprefer.recipe import JudgeSettings
 from visionprefer.schema import ASPECTS, IMAGE, REPLIES
 
 VERDICT = json.dumps({aspect: {"rationale": "Seen.", "score": 3} for aspect in ASPECTS})

@@ -5,11 +5,12 @@ import json
 
 import pytest
 
+from visionprefer.engine_settings import EngineSettings
 from visionprefer.errors import InputError
 from visionprefer.judging.engine import Request
 from visionprefer.judging.vllm_engine import VLLMEngine, described, engine_arguments, sampling
 from visionprefer.models import Model
-from visionprefer.recipe import EngineSettings, Workers
+from visionprefer.settings import Workers
 
 MODEL = Model("OWNER/NAME", "abc", None, "digest")
 SCHEMA = {"type": "object"}

@@ -58,7 +58,7 @@ def learn(config: dict[str, Any]) -> None:
         first = saved["step"]
     last = recipe.rollouts
     for number in range(first, recipe.rollouts):
-        seen = _look(course, task, policy, number)
+        seen = _look(course, task, fit, number)
         if seen and has_fallen(course, seen, recipe):
             last = number
             break
@@ -70,8 +70,9 @@ def learn(config: dict[str, Any]) -> None:
         if course.is_due(number + 1):
             course.report(number + 1, fit.state() | {"advantages": advantages.state_dict()})
     if course.history and last == recipe.rollouts:
-        course.history[-1]["watched_after"] = _plain(_look(course, task, policy, last, is_last=True))
+        course.history[-1]["watched_after"] = _plain(_look(course, task, fit, last, is_last=True))
     state = fit.state() | {"advantages": advantages.state_dict()}
+    policy.load_learnt(fit.kept())
     course.report(recipe.rollouts, state, policy.save_pretrained)
 
 
@@ -87,14 +88,14 @@ def requests(prompts: Sequence[tuple[str, str]], recipe: PPORecipe, number: int)
     ]
 
 
-def _look(course: Course, task: Task, policy: Policy, number: int, is_last: bool = False) -> dict[str, Spread] | None:
+def _look(course: Course, task: Task, fit: PPOFit, number: int, is_last: bool = False) -> dict[str, Spread] | None:
     """What the watched scores are after so many rollouts, where that is to be looked at; alike on all workers."""
     watch, watching = task.recipe.watch, task.watch
     if watch is None or watching is None or (number % watch.every and not is_last):
         return None
     told: list[Any] = [None]
     if course.log is not None:  # the first worker's
-        weights = ray.put(policy.learnt_state())
+        weights = ray.put(fit.kept())
         seen: Seen = ray.get(task.rollout_workers[0].look.remote(number, weights, watching.requests, watching.scores))
         told = [spreads(seen.scores)]
         course.log.add.remote("file", (f"grids/after-{number:04}.png", seen.grid))

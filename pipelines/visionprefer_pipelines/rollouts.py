@@ -86,7 +86,9 @@ class RolloutWorker:
             requests: at least one.
         """
         began = time.monotonic()
-        self._take(version, weights)
+        if version != self.version:
+            self.policy.load_learnt(weights)
+            self.version = version
         parts: list[tuple[Rollout, Guided]] = []
         valued: list[Future[list[Valued]]] = []
         size = self.recipe.rollout_batch_size
@@ -115,7 +117,8 @@ class RolloutWorker:
             version, weights, requests: as in `draw`.
             by: the scores to ask for.
         """
-        self._take(version, weights)
+        self.policy.load_learnt(weights)
+        self.version = -1  # they may be a moving average: who draws next brings others
         images: list[Any] = []
         size = self.recipe.rollout_batch_size
         for start in range(0, len(requests), size):
@@ -130,11 +133,6 @@ class RolloutWorker:
                 continue  # a look is not worth stopping for
             scores |= {one.name: [_score(one, answer) for answer in said] for one in by if (one.model or "") == model}
         return Seen(version, scores, grid(images))
-
-    def _take(self, version: int, weights: list[torch.Tensor]) -> None:
-        if version != self.version:
-            self.policy.load_learnt(weights)
-            self.version = version
 
     def _roll_out(self, requests: Sequence[Request]) -> tuple[Rollout, Guided]:
         unet, factor = self.pipeline.unet.config, self.pipeline.vae_scale_factor

@@ -18,7 +18,7 @@ class Scored(NamedTuple):
     """Some images, each at one of its places.
 
     Attributes:
-        answer_BCHW: the model's, guidance applied where it was while drawing.
+        answer_BCHW: the model's.
         log_prob_B: the mean over latent dimensions.
     """
 
@@ -68,7 +68,7 @@ class OfImages:
     Args:
         scheduler: see `noised`.
         latents_BCHW: of the images.
-        condition: their prompts.
+        condition: their prompts. Guidance is not applied: it makes no likelihood, and the model learns what it does.
         timesteps_BT: int64: of each noise level.
         noise_BTCHW: standard normal.
     """

@@ -1,4 +1,4 @@
-"""The losses of PPO on the denoising chain: DDPO's clipped policy loss, and DPOK's distance from the reference.
+"""The losses of PPO: the clipped policy loss, and the distance of the model's answers from another's.
 
 Shapes: B samples, C channels, H rows, W columns of latents.
 """
@@ -57,12 +57,12 @@ def policy_loss(
     return PolicyLoss((losses_B * counts_B).sum() / number, ratio_B.detach(), outside.sum() / number)
 
 
-def distance_from_reference(
-    prediction_BCHW: torch.Tensor, reference_BCHW: torch.Tensor, counts_B: torch.Tensor
-) -> torch.Tensor:
+def mean_distance(answer_BCHW: torch.Tensor, other_BCHW: torch.Tensor, counts_B: torch.Tensor) -> torch.Tensor:
     """(ε_θ − ε_ref)², the mean over latents and over the samples that count (DPOK, arXiv 2305.16381).
 
-    Up to a factor of the timestep it is the KL divergence of a step. Its weight is about 1e-3 of the reward's.
+    Up to a factor of the timestep it is the KL divergence of a step. The reference is the model that training began
+    with, and the weight about 1e-3 of the reward's; or it is the policy that drew the images, as in PPO with a penalty
+    (arXiv 1707.06347, section 4).
     """
-    squared_B = (prediction_BCHW.float() - reference_BCHW.detach().float()).square().flatten(1).mean(dim=1)
+    squared_B = (answer_BCHW.float() - other_BCHW.detach().float()).square().flatten(1).mean(dim=1)
     return (squared_B * counts_B).sum() / counts_B.sum().clamp(min=1)

@@ -7,10 +7,11 @@ import math
 from typing import Any, NamedTuple
 
 import torch
+from diffusers.training_utils import EMAModel
 
 from visionprefer.align.likelihood import OfImages, OfSteps, Scored, noise_levels
 from visionprefer.align.policy import Policy, Total
-from visionprefer.align.ppo import distance_from_reference, policy_loss
+from visionprefer.align.ppo import mean_distance, policy_loss
 from visionprefer.align.ppo_recipe import PPORecipe
 from visionprefer.align.rollout import Ask, Guided, Rollout, shuffled
 from visionprefer.align.value import Value, ValueFit
@@ -34,11 +35,18 @@ class Experience(NamedTuple):
 
 
 class Learning(NamedTuple):
-    """What the optimizer steps of one rollout have in common."""
+    """What the optimizer steps of one rollout have in common.
+
+    Attributes:
+        old_BT: log-probabilities by the policy that drew the images.
+        old_answer_BTCHW: its answers; None where nobody asks how far they are.
+        orders: where each image is learnt from: [B, learnt places].
+    """
 
     experience: Experience
     likelihood: OfSteps | OfImages
     old_BT: torch.Tensor
+    old_answer_BTCHW: torch.Tensor | None
     orders: torch.Tensor
     clip_range: float
 
@@ -67,6 +75,7 @@ class PPOFit:
         self.policy, self.recipe, self.scheduler, self.dtype = policy, recipe, scheduler, dtype
         self.workers, self.total = workers, total
         self.optimizer = torch.optim.AdamW(policy.learnt, lr=recipe.learning_rate, weight_decay=1e-4)
+        self.average = EMAModel(policy.learnt, decay=recipe.ema) if recipe.ema else None
         self.value = self._value_fit(recipe.value_learning_rate) if recipe.value_learning_rate else None
 
     def learn(self, experience: Experience, number: int, worker: int = 0) -> dict[str, float]:
@@ -81,9 +90,9 @@ class PPOFit:
             worker: which one this is.
 
         Returns:
-            Means over images and places of all workers: the loss, the share that was clipped, the distance from the
-            reference; `gap`, the largest difference of a ratio from 1 before the first step; `norm` of the gradients;
-            with a value function, `value_error`.
+            Means over images and places of all workers: the loss, the share that was clipped, the distances from the
+            reference and from the policy that drew; `gap`, the largest difference of a ratio from 1 before the first
+            step; `norm` of the gradients; with a value function, `value_error`.
 
         Raises:
             FloatingPointError: if something is not a number, or if rollout and learner disagree before the first step.
@@ -92,10 +101,11 @@ class PPOFit:
         clip_range = self.recipe.clip_range or 1e-4 * _VALUES / rollout.latents_BTCHW[0, 0].numel()
         likelihood = self._likelihood(experience, number, worker)
         orders = self._orders(likelihood, len(rollout.latents_BTCHW), number, worker)
-        old_BT = likelihood.old_BT
-        if old_BT is None or self.dtype != torch.float32:  # in half precision rounding alone exceeds a clip range
-            old_BT = self._old(likelihood, len(orders))
-        learning = Learning(experience, likelihood, old_BT, orders, clip_range)
+        old_BT, old_answer = likelihood.old_BT, None
+        # In half precision rounding alone exceeds a clip range.
+        if old_BT is None or self.recipe.old_kl_weight or self.dtype != torch.float32:
+            old_BT, old_answer = self._old(likelihood, rollout)
+        learning = Learning(experience, likelihood, old_BT, old_answer, orders, clip_range)
         value_error = {}
         if self.value:
             seed = int(content_id("value", self.recipe.seed, number, worker)[:15], 16)
@@ -112,14 +122,24 @@ class PPOFit:
     def state(self) -> dict[str, Any]:
         """Everything that going on needs, as tensors and numbers."""
         state = {"optimizer": self.optimizer.state_dict(), "learnt": self.policy.learnt_state()}
+        state |= {"average": self.average.state_dict()} if self.average else {}
         return state | ({"value": self.value.state()} if self.value else {})
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.policy.load_learnt(state["learnt"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+            self.average.to(self.policy.device)
         if self.value:
             self.value.load(state["value"])
+
+    def kept(self) -> list[torch.Tensor]:
+        """The weights that training is for, on the CPU: their moving average, if there is one."""
+        if not self.average:
+            return self.policy.learnt_state()
+        return [weight.detach().cpu().clone() for weight in self.average.shadow_params]
 
     def _value_fit(self, learning_rate: float) -> ValueFit:
         unet = self.policy.unet.config
@@ -155,15 +175,21 @@ class PPOFit:
         return places[shuffled(len(places), images, (self.recipe.seed, number, worker))[:, :learnt]]
 
     @torch.no_grad()
-    def _old(self, likelihood: OfSteps | OfImages, images: int) -> torch.Tensor:
-        """What the policy as it is makes of each image at each place: [B, T], 0 where none is learnt from."""
-        old_BT = torch.zeros(images, int(likelihood.places.max()) + 1)
-        for start in range(0, images, self.recipe.batch_size):
-            rows = slice(start, min(start + self.recipe.batch_size, images))
+    def _old(self, likelihood: OfSteps | OfImages, rollout: Rollout) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the policy as it is makes of each image at each place, and answers, as in `Learning`."""
+        latents = rollout.latents_BTCHW
+        shape = (len(latents), int(likelihood.places.max()) + 1)
+        old_BT = torch.zeros(shape)
+        old_answer = torch.zeros(*shape, *latents.shape[2:]) if self.recipe.old_kl_weight else None
+        for start in range(0, shape[0], self.recipe.batch_size):
+            rows = slice(start, min(start + self.recipe.batch_size, shape[0]))
             for place in likelihood.places.tolist():
                 place_B = torch.full((rows.stop - rows.start,), place)
-                old_BT[rows, place] = self._score(likelihood, rows, place_B, self.policy.predict).log_prob_B.cpu()
-        return old_BT
+                scored = self._score(likelihood, rows, place_B, self.policy.predict)
+                old_BT[rows, place] = scored.log_prob_B.cpu()
+                if old_answer is not None:
+                    old_answer[rows, place] = scored.answer_BCHW.float().cpu()
+        return old_BT, old_answer
 
     def _score(self, likelihood: OfSteps | OfImages, rows: slice, place_B: torch.Tensor, ask: Ask) -> Scored:
         device = self.policy.device
@@ -171,7 +197,7 @@ class PPOFit:
             return likelihood.score(rows, place_B, ask, device)
 
     def _update(self, learning: Learning, rows: slice, is_first: bool) -> dict[str, float]:
-        summed = torch.zeros(3, device=self.policy.device)
+        summed = torch.zeros(4, device=self.policy.device)
         gap, orders, advantage_B = 0.0, learning.orders, learning.experience.advantage_B
         parts = [
             slice(start, min(start + self.recipe.batch_size, rows.stop))
@@ -181,11 +207,11 @@ class PPOFit:
         counts = self.total(advantage_B[rows].isfinite().sum().float().to(self.policy.device))
         for index, (part, turn) in enumerate(passes):
             with self.policy.without_sync(index < len(passes) - 1):
-                loss, told, ratio_B = self._loss(learning, part, orders[part, turn])
+                loss, of_part, ratio_B = self._loss(learning, part, orders[part, turn])
                 here = advantage_B[part].isfinite().sum().to(self.policy.device)
                 share = here / counts.clamp(min=1) / orders.shape[1]
                 (loss * share * self.workers).backward()
-            summed += told * share
+            summed += of_part * share
             gap = max(gap, float((ratio_B - 1).abs().max()))
         if is_first and gap > learning.clip_range / 10 and self.dtype == torch.float32:
             raise FloatingPointError(
@@ -197,9 +223,11 @@ class PPOFit:
             raise FloatingPointError(f"the gradients' norm is {float(norm)}: write a smaller learning_rate")
         if counts > 0:  # else momentum alone would move the weights
             self.optimizer.step()
+            if self.average:
+                self.average.step(self.policy.learnt)
         self.optimizer.zero_grad(set_to_none=True)
-        loss_, clipped, distance = self.total(summed).tolist()
-        return {"loss": loss_, "clipped": clipped, "distance": distance, "gap": gap, "norm": float(norm)}
+        told = dict(zip(("loss", "clipped", "distance", "old_distance"), self.total(summed).tolist(), strict=True))
+        return told | {"gap": gap, "norm": float(norm)}
 
     def _loss(
         self, learning: Learning, rows: slice, place_B: torch.Tensor
@@ -214,11 +242,16 @@ class PPOFit:
         counts_B = advantage_B.isfinite()
         scored = self._score(likelihood, rows, place_B, self.policy.predict)
         old_B = learning.old_BT[row_B, place_B].to(device)
-        found = policy_loss(scored.log_prob_B, old_B, advantage_B.float(), counts_B, learning.clip_range)
-        loss, distance = found.loss, torch.zeros((), device=device)
+        found = policy_loss(
+            scored.log_prob_B, old_B, advantage_B.float(), counts_B, learning.clip_range, self.recipe.max_advantage
+        )
+        distance = old_distance = torch.zeros((), device=device)
         if self.recipe.kl_weight:
             of_reference = self._score(likelihood, rows, place_B, self.policy.reference)
-            distance = distance_from_reference(scored.answer_BCHW, of_reference.answer_BCHW, counts_B)
-            loss = loss + self.recipe.kl_weight * distance
-        told = torch.stack([loss.detach(), found.clipped, distance.detach()])
+            distance = mean_distance(scored.answer_BCHW, of_reference.answer_BCHW, counts_B)
+        if learning.old_answer_BTCHW is not None:
+            old_answer = learning.old_answer_BTCHW[row_B, place_B].to(device)
+            old_distance = mean_distance(scored.answer_BCHW, old_answer, counts_B)
+        loss = found.loss + self.recipe.kl_weight * distance + self.recipe.old_kl_weight * old_distance
+        told = torch.stack([loss.detach(), found.clipped, distance.detach(), old_distance.detach()])
         return loss, told, torch.where(counts_B, found.ratio_B, 1.0)

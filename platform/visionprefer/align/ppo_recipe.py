@@ -53,7 +53,9 @@ class PPORecipe(AlignRecipe):
     batch_size: int = Field(8, ge=1, description="Images that share a forward pass while learning.")
     rollout_batch_size: int = Field(16, ge=1, description="Images that share a forward pass while drawing.")
     num_inference_steps: int = Field(50, ge=1, description="Denoising steps.")
-    guidance_scale: float = Field(5.0, description="Classifier-free guidance, also while learning.")
+    guidance_scale: float = Field(
+        5.0, description="Classifier-free guidance while drawing, and by ddpo also while learning."
+    )
     timestep_range: tuple[float, float] = Field(
         (0.0, 1.0),
         description="Between which shares of the way from noise, 0, to image, 1, steps are learnt from. The last ones "
@@ -61,10 +63,17 @@ class PPORecipe(AlignRecipe):
     )
     timestep_fraction: float = Field(1.0, gt=0, le=1, description="Share of these steps that are learnt from.")
     learning_rate: float = Field(3e-4, gt=0, description="Of AdamW.")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="Decay of a moving average of the weights, which is kept then; null: the last."
+    )
     clip_range: float | None = Field(
         None, gt=0, description="Of the ratio of probabilities; null: 1e-4 for 4 × 64 × 64 latents, and as much in all."
     )
+    max_advantage: float = Field(5.0, gt=0, description="Advantages are cut to between minus this and this.")
     kl_weight: float = Field(0.0, ge=0, description="Of the distance from the reference (DPOK); 0.001 or so.")
+    old_kl_weight: float = Field(
+        0.0, ge=0, description="Of the distance from the policy that drew the images; 1 or so holds awm back enough."
+    )
     value_learning_rate: float | None = Field(
         None,
         gt=0,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from visionprefer.align.ppo import distance_from_reference, policy_loss
+from visionprefer.align.ppo import mean_distance, policy_loss
 
 ALL = torch.tensor([True, True, True, True])
 
@@ -69,7 +69,7 @@ def test_the_distance_from_the_reference_is_a_mean_over_what_counts() -> None:
     with torch.no_grad():
         reference[0], reference[1] = torch.tensor([1.0, 3.0]), torch.tensor([2.0, 2.0])
         reference[2] = 100.0
-    found = distance_from_reference(prediction, reference, torch.tensor([True, True, False]))
+    found = mean_distance(prediction, reference, torch.tensor([True, True, False]))
     assert found.item() == pytest.approx((5 + 4) / 2)
     found.backward()
     assert reference.grad is None

@@ -74,7 +74,7 @@ def test_what_is_rewarded_becomes_likelier_than_what_is_not(tiny_sd: Path) -> No
     experience = Experience(rollout, world.guided, torch.tensor([1.0, -1.0] * 4))
 
     def lead() -> float:
-        likely = world.fit._old(world.fit._likelihood(experience, 1000, 0), 8).mean(dim=1)
+        likely = world.fit._old(world.fit._likelihood(experience, 1000, 0), rollout)[0].mean(dim=1)
         return float(likely[::2].mean() - likely[1::2].mean())
 
     before = lead()
@@ -121,7 +121,7 @@ def test_in_half_precision_the_learner_scores_the_rollout_itself(tiny_sd: Path) 
     told = world.fit.learn(Experience(rollout, world.guided, torch.tensor([1.0, -1.0] * 4)), 0)
     assert told["gap"] < 1e-3
     likelihood = OfSteps(world.scheduler, rollout, world.guided, range(STEPS))
-    assert (world.fit._old(likelihood, 8) - rollout.log_prob_BT).abs().max() > 0
+    assert (world.fit._old(likelihood, rollout)[0] - rollout.log_prob_BT).abs().max() > 0
 
 
 def test_an_image_is_learnt_from_at_as_many_noise_levels_as_it_has_steps(tiny_sd: Path) -> None:
@@ -133,6 +133,35 @@ def test_an_image_is_learnt_from_at_as_many_noise_levels_as_it_has_steps(tiny_sd
     assert list(map(len, asked)) == [8] * 4  # two levels as it was, two to learn from, none with guidance
     assert sorted(torch.cat(asked[:2]).tolist()) == sorted(torch.cat(asked[2:]).tolist())
     assert torch.cat(asked).max() < 500
+
+
+@pytest.mark.parametrize("objective", ["ddpo", "awm"])
+def test_the_policy_that_drew_holds_back(tiny_sd: Path, objective: str) -> None:
+    """In several steps on the same images, the more the larger its weight."""
+    moved = {}
+    for weight in (1e-9, 10.0):
+        changes: dict[str, Any] = {"objective": objective, "lora_rank": None, "updates": 4, "clip_range": 1.0}
+        world = World(tiny_sd, old_kl_weight=weight, learning_rate=1e-4, **changes)
+        moved[weight] = world.learn([1.0, -1.0] * 4)["old_distance"]
+    assert 0 < moved[10.0] < 0.8 * moved[1e-9]
+
+
+def test_advantages_are_cut(tiny_sd: Path) -> None:
+    cut, small = World(tiny_sd, max_advantage=0.5), World(tiny_sd)
+    assert cut.learn([3.0, -2.0] * 4)["norm"] == pytest.approx(small.learn([0.5, -0.5] * 4)["norm"], rel=1e-5)
+
+
+def test_the_moving_average_is_kept(tiny_sd: Path) -> None:
+    """After two steps it lies between what there was and what there is; without it the last weights are kept."""
+    world = World(tiny_sd, updates=2, ema=0.5)
+    first = world.weights()
+    world.learn([1.0, -1.0] * 4)
+    kept = torch.cat([weight.flatten() for weight in world.fit.kept()])
+    whole, part = (world.weights() - first).norm(), (kept - first).norm()
+    assert 0.1 * whole < part < 0.95 * whole
+    plain = World(tiny_sd)
+    plain.learn([1.0, -1.0] * 4)
+    assert torch.equal(torch.cat([weight.flatten() for weight in plain.fit.kept()]), plain.weights())
 
 
 def test_a_value_function_looks_at_steps() -> None:
@@ -176,9 +205,9 @@ def test_what_is_expected_is_no_advantage(tiny_sd: Path) -> None:
     assert told["norm"] == pytest.approx(other.learn([3.0, -3.0] * 4, number=1)["norm"], rel=1e-3)
 
 
-@pytest.mark.parametrize("value_learning_rate", [None, 1e-2])
-def test_training_that_goes_on_learns_the_same(tiny_sd: Path, value_learning_rate: float | None) -> None:
-    through, stopped, on = (World(tiny_sd, value_learning_rate=value_learning_rate) for _ in range(3))
+@pytest.mark.parametrize("changes", [{}, {"value_learning_rate": 1e-2}, {"objective": "awm", "ema": 0.9}])
+def test_training_that_goes_on_learns_the_same(tiny_sd: Path, changes: dict[str, Any]) -> None:
+    through, stopped, on = (World(tiny_sd, **changes) for _ in range(3))
     advantage = [1.0, -1.0] * 4
     for world in (through, stopped):
         world.learn(advantage)
@@ -186,6 +215,7 @@ def test_training_that_goes_on_learns_the_same(tiny_sd: Path, value_learning_rat
     for world in (through, on):
         world.learn(advantage, first=8, number=1)
     assert torch.allclose(through.weights(), on.weights(), atol=1e-6)
+    assert all(torch.allclose(*two, atol=1e-6) for two in zip(through.fit.kept(), on.fit.kept(), strict=True))
 
 
 def test_steps_in_which_nothing_was_chosen_cannot_be_learnt_from(tiny_sd: Path) -> None:

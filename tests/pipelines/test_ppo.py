@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from visionprefer.align.ppo_recipe import PPORecipe
+from visionprefer.align.rollout import sampler
 from visionprefer.align.watch import Spread
 from visionprefer.errors import InputError
 from visionprefer.models import find_model
@@ -123,7 +124,7 @@ def test_one_worker_and_two_learn_the_same_from_the_endpoint(
     StableDiffusionPipeline.from_pretrained(tiny_sd).load_lora_weights(tmp_path / "one")
     assert has_learnt(tmp_path / "one")
     assert find_model(str(tmp_path / "one"), "diffusers").base == find_model(str(tiny_sd), "diffusers")
-    assert "PPO (arXiv 2305.13301)" in (tmp_path / "one" / "README.md").read_text()
+    assert "PPO (as DDPO, arXiv 2305.13301)" in (tmp_path / "one" / "README.md").read_text()
 
 
 def test_a_training_stops_when_another_score_falls(tiny_sd: Path, prompts: Path) -> None:
@@ -148,6 +149,24 @@ def test_an_endpoint_that_dies_leaves_rewards_missing(tiny_sd: Path, prompts: Pa
     assert lost.version == 1
     assert [one.rewards for one in lost.values] == [None] * 8
     assert all("did not answer" in str(one.error) for one in lost.values)
+
+
+def test_images_that_are_learnt_from_themselves_bring_no_chains(tiny_sd: Path, prompts: Path, url: str) -> None:
+    """They are what the pipeline draws; and what was looked at with other weights leaves none behind."""
+    asked = recipe(tiny_sd, prompts, objective="awm", value_learning_rate=None, rewards=[{}])
+    wanted = requests([("p", "a thing"), ("q", "a thing more")] * 4, asked, 0)
+    worker = RolloutWorker(asked, find_model(str(tiny_sd), "diffusers"), url)
+    weights = worker.policy.learnt_state()
+    drawn = worker.draw(0, weights, wanted)
+    assert drawn.rollout.latents_BTCHW.shape == (8, 1, 4, 8, 8)
+    worker.look(0, [weight + 1 for weight in weights], wanted[:2], [])
+    assert torch.equal(worker.draw(0, weights, wanted).rollout.latents_BTCHW, drawn.rollout.latents_BTCHW)
+    generators = [torch.Generator().manual_seed(one.seed) for one in wanted[:2]]
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_sd)
+    pipeline.scheduler = sampler(pipeline, 3)
+    settings = {"num_inference_steps": 3, "guidance_scale": asked.guidance_scale, "height": 64, "width": 64}
+    known = pipeline([one.prompt for one in wanted[:2]], generator=generators, output_type="latent", **settings).images
+    assert torch.allclose(drawn.rollout.latents_BTCHW[:2, -1], known, atol=1e-3)
 
 
 def test_what_cannot_be_trained_is_told(

@@ -27,22 +27,17 @@ METHODS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
         {"step": "{:,}", "loss": "{:.4f}"},
     ),
     "ppo": (
-        "PPO (arXiv 2305.13301)",
+        "PPO",
         (
-            *("seed", "lora_rank", "rewards", "rollouts", "images", "images_per_prompt", "scale_rewards", "updates"),
-            *(
-                "learning_rate",
-                "guidance_scale",
-                "num_inference_steps",
-                "clip_range",
-                "kl_weight",
-                "value_learning_rate",
-                "dtype",
-            ),
+            *("objective", "seed", "lora_rank", "rewards", "rollouts", "images", "images_per_prompt", "scale_rewards"),
+            *("updates", "learning_rate", "ema", "guidance_scale", "num_inference_steps", "timestep_range"),
+            *("timestep_fraction", "clip_range", "max_advantage", "kl_weight", "old_kl_weight"),
+            *("value_learning_rate", "dtype"),
         ),
         {"rollout": "{:,}", "reward": "{:+.3f}", "failed": "{:,}", "clipped": "{:.1%}", "distance": "{:.2e}"},
     ),
 }
+OBJECTIVES = {"ddpo": "as DDPO, arXiv 2305.13301", "awm": "by Advantage Weighted Matching, arXiv 2509.25050"}
 MOST_ROWS = 20
 
 
@@ -74,6 +69,8 @@ def write_card(folder: Path, record: dict[str, Any], name: str) -> None:
     base = recipe["model"]
     is_lora = recipe["lora_rank"] is not None
     method, settings, _ = METHODS[about["method"]]
+    if objective := OBJECTIVES.get(recipe.get("objective")):
+        method = f"{method} ({objective})"
     tags = ["visionprefer", "text-to-image", about["method"], *["lora"] * is_lora]
     header = {"library_name": "diffusers", "tags": tags}
     if about["model_revision"]:

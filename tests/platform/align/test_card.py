@@ -35,6 +35,7 @@ def test_a_model_that_learnt_from_rewards_says_which(tmp_path: Path) -> None:
     trained_on = about | {"model_revision": None, "recipe": recipe.model_dump(mode="json")}
     write_card(tmp_path, {"history": rows, "seconds": 90.0, "trained_on": trained_on}, "model")
     text = (tmp_path / "README.md").read_text()
+    assert "PPO (as DDPO, arXiv 2305.13301)" in text
     assert "| reward, overall | digest d2 |" in text
     assert "| 50 | +0.980 | 0 | 50.0% | 0.00e+00 |" in text
     assert text.count("| 50.0% |") == 17  # every third rollout

@@ -6,6 +6,7 @@ Every step is a command of `visionprefer`, told as it is run. Given again, each 
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple, cast
 
@@ -13,10 +14,11 @@ import pyarrow as pa
 import typer
 import yaml
 
-from visionprefer.blocksworld.comparison import FIGURES, compare, tables, write_figures
+from visionprefer.blocksworld.comparison import FIGURES, compare, suited_guidance, tables, write_figures
 from visionprefer.blocksworld.renders import write_renders
 from visionprefer.blocksworld.side_by_side import FILE, write_side_by_side
 from visionprefer.blocksworld.training.image_model import SIZES
+from visionprefer.models import BUILTIN
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
 from visionprefer_pipelines import cli
@@ -28,6 +30,8 @@ from visionprefer_pipelines.training import is_trained
 MODEL = "blocks-sd-small"
 RENDERS = 2_000
 EPOCHS = "epochs=5"  # with 2,000 prompts the loss on validation prompts is least after two to four
+GUIDANCE_PROMPTS = 128  # of those that are learnt from, to choose each model's guidance by
+GUIDANCE = (1.5, 2.0, 2.5)
 RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -80,28 +84,43 @@ def main(
             elif not is_trained(of_method[-1]):
                 with serving(out / method.source) as url:
                     run_command("ppo", *arguments, "--endpoint", url, settings=own)
-    models = [folder for of_method in folders.values() for folder in of_method]
-    (out / "evaluation.yaml").write_text(_evaluation(models, prompts))
-    run_command("run", f"{out}/evaluation.yaml", "--out", f"{out}/evaluation")
+    models = [f"builtin:{MODEL}", *(str(path.resolve()) for of_method in folders.values() for path in of_method)]
+    every = [(model, guidance) for model in models for guidance in GUIDANCE]
+    run = _drawn(
+        out / "guidance", every, ("prompts.path=builtin:blocks-training", f"prompts.sample={GUIDANCE_PROMPTS}")
+    )
+    guidance = suited_guidance(run.judgements(), run.images.table(["image_id", "model", "guidance_scale"]))
+    suited = [(model, guidance[_name(model)]) for model in models]
+    run = _drawn(out / "evaluation", suited, (f"prompts.sample={prompts}",))
     run_command("evaluate", f"{out}/evaluation")
-    _tell(out, folders)
+    _tell(out, run, folders, guidance)
 
 
 def _slug(name: str) -> str:
     return re.sub(r"\W+", "-", name).lower()
 
 
-def _evaluation(models: list[Path], prompts: int) -> str:
-    """The recipe by which all models draw the same prompts from the same noise."""
+def _name(model: str) -> str:
+    """As a run's images name a model."""
+    return Path(model.removeprefix(BUILTIN)).name
+
+
+def _recipe(models: Sequence[tuple[str, float]]) -> str:
+    """The recipe by which models draw the same prompts from the same noise, each with its guidance_scale."""
     recipe = yaml.safe_load((RECIPES / "blocks-evaluation.yaml").read_text(encoding="utf-8"))
-    recipe["prompts"]["sample"] = prompts
     base = recipe["images"]["models"][0]
-    recipe["images"]["models"] = [base, *({**base, "model": str(model.resolve())} for model in models)]
+    recipe["images"]["models"] = [{**base, "model": model, "guidance_scale": scale} for model, scale in models]
     return yaml.safe_dump(recipe, sort_keys=False)
 
 
-def _tell(out: Path, folders: dict[str, list[Path]]) -> None:
-    run = RunFolder(Store(str(out / "evaluation")))
+def _drawn(out: Path, models: Sequence[tuple[str, float]], settings: tuple[str, ...]) -> RunFolder:
+    file = out.with_suffix(".yaml")
+    file.write_text(_recipe(models), encoding="utf-8")
+    run_command("run", str(file), "--out", str(out), settings=settings)
+    return RunFolder(Store(str(out)))
+
+
+def _tell(out: Path, run: RunFolder, folders: dict[str, list[Path]], guidance: dict[str, float]) -> None:
     oracle = cast(pa.Table, run.oracle())  # which is there, since the models are built in
     images = run.images.table(["image_id", "prompt_id", "model"])
     models = {name: [folder.name for folder in of_method] for name, of_method in folders.items()}
@@ -111,6 +130,8 @@ def _tell(out: Path, folders: dict[str, list[Path]]) -> None:
     console = console_of()
     print_tables(tables(found), console)
     console.print("Gains are means of the differences from the model before, prompt by prompt, with 95 % intervals.")
+    chosen = ", ".join(f"{model} {scale:g}" for model, scale in sorted(guidance.items()))
+    console.print(f"guidance_scale, as the judge likes it on training prompts: {chosen}")
     console.print(f"In numbers: {out}/{FIGURES}; side by side: {out}/{FILE} and {out}/evaluation/evaluation.html")
 
 

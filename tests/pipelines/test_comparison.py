@@ -24,15 +24,15 @@ def test_each_method_has_a_recipe_for_the_same_model_and_steps(name: str) -> Non
         assert (recipe.steps, recipe.batch_size) == (against.steps, against.batch_size)
 
 
-def test_all_models_draw_the_same_prompts(tmp_path: Path) -> None:
-    models = [tmp_path / "dpo-0", tmp_path / "dpo-1"]
+def test_all_models_draw_the_same_prompts_each_with_its_guidance(tmp_path: Path) -> None:
+    models = [(f"builtin:{comparison.MODEL}", 2.5), (str(tmp_path / "dpo-0"), 2.0)]
     file = tmp_path / "evaluation.yaml"
-    file.write_text(comparison._evaluation(models, 32))
-    recipe = load_recipe(file)
+    file.write_text(comparison._recipe(models))
+    recipe = load_recipe(file, ["prompts.sample=32"])
     assert recipe.images.every_model
     assert recipe.images.images_per_prompt == 1
     assert recipe.prompts.sample == 32
-    assert [model.model for model in recipe.images.models] == [f"builtin:{comparison.MODEL}", *map(str, models)]
+    assert [(model.model, model.guidance_scale) for model in recipe.images.models] == models
 
 
 def test_what_came_of_it_is_told_in_two_tables() -> None:

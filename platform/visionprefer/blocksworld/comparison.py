@@ -75,6 +75,20 @@ def compare(oracle: pa.Table, images: pa.Table, before: str, methods: Mapping[st
     return found
 
 
+def suited_guidance(judgements: pa.Table, images: pa.Table) -> dict[str, float]:
+    """By model, the guidance_scale with which the judge gives its images most, the mean over aspects and images.
+
+    What a model learns from images that were drawn with guidance is in part what guidance does, and with as much of it
+    as before it is then overdone.
+
+    Columns in: of JUDGEMENTS image_id and score; of IMAGES image_id, model and guidance_scale.
+    """
+    drawn = judgements.select(["image_id", "score"]).join(images, "image_id", join_type="inner")
+    means = drawn.group_by(["model", "guidance_scale"]).aggregate([("score", "mean")]).to_pylist()
+    best = sorted(means, key=lambda row: (row["score_mean"], -row["guidance_scale"]))
+    return {row["model"]: row["guidance_scale"] for row in best}
+
+
 def write_figures(found: Sequence[Compared], folder: Path) -> None:
     """Write comparison.json."""
     (folder / FIGURES).write_text(json.dumps([row._asdict() for row in found], indent=2) + "\n", encoding="utf-8")

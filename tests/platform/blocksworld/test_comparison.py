@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from visionprefer.blocksworld.comparison import compare
+from visionprefer.blocksworld.comparison import compare, suited_guidance
 from visionprefer.errors import InputError
 from visionprefer.schema import ASPECTS, ORACLE
 
@@ -51,3 +51,17 @@ def test_what_cannot_be_compared_is_told():
     twice = images.set_column(1, "prompt_id", pa.array(["0"] * 5))
     with pytest.raises(InputError, match="base drew several images for a prompt"):
         compare(oracle, twice, "base", {})
+
+
+def test_each_model_gets_the_guidance_that_the_judge_likes():
+    scores = {("base", 1.5): 2, ("base", 2.5): 4, ("tuned", 1.5): 5, ("tuned", 2.5): 3}
+    images, judgements = [], []
+    for (model, guidance), score in scores.items():
+        for image in range(3):
+            image_id = f"{model} {guidance} {image}"
+            images.append({"image_id": image_id, "model": model, "guidance_scale": guidance})
+            judgements += [
+                {"image_id": image_id, "scorer": aspect, "score": float(score), "repeat": 0} for aspect in ASPECTS
+            ]
+    told = suited_guidance(pa.Table.from_pylist(judgements), pa.Table.from_pylist(images))
+    assert told == {"base": 2.5, "tuned": 1.5}

@@ -77,15 +77,20 @@ def learn(config: dict[str, Any]) -> None:
 
 
 def requests(prompts: Sequence[tuple[str, str]], recipe: PPORecipe, number: int) -> list[Request]:
-    """The images of a rollout: prompts drawn by lot, so many images of each; the same whenever they are asked for."""
+    """The images of a rollout: prompts drawn by lot, so many images of each; the same whenever they are asked for.
+
+    They are shuffled, so that an optimizer step sees many prompts and not all images of a few.
+    """
     chance = random.Random(f"{recipe.seed} {number}")  # noqa: S311
     wanted = recipe.images // recipe.images_per_prompt
     chosen = chance.sample(prompts, wanted) if wanted <= len(prompts) else chance.choices(prompts, k=wanted)
-    return [
+    wanted_images = [
         Request(*prompt, int(content_id("rollout", recipe.seed, number, place, image)[:15], 16))
         for place, prompt in enumerate(chosen)
         for image in range(recipe.images_per_prompt)
     ]
+    chance.shuffle(wanted_images)
+    return wanted_images
 
 
 def _look(course: Course, task: Task, fit: PPOFit, number: int, is_last: bool = False) -> dict[str, Spread] | None:

@@ -3,6 +3,7 @@
 import io
 import json
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,17 @@ def test_one_worker_and_two_learn_the_same_from_the_endpoint(
     assert has_learnt(tmp_path / "one")
     assert find_model(str(tmp_path / "one"), "diffusers").base == find_model(str(tiny_sd), "diffusers")
     assert "PPO (as DDPO, arXiv 2305.13301)" in (tmp_path / "one" / "README.md").read_text()
+
+
+def test_a_step_sees_many_prompts(tiny_sd: Path, prompts: Path) -> None:
+    """Images of a prompt do not stand side by side, and are asked for alike again."""
+    asked = recipe(tiny_sd, prompts, images=64, images_per_prompt=8)
+    texts = [(str(number), f"thing {number}") for number in range(20)]
+    wanted = requests(texts, asked, 3)
+    assert wanted == requests(texts, asked, 3) != requests(texts, asked, 4)
+    assert sorted(Counter(one.prompt_id for one in wanted).values()) == [8] * 8
+    assert len({one.seed for one in wanted}) == 64
+    assert len({one.prompt_id for one in wanted[:16]}) > 4
 
 
 def test_a_training_stops_when_another_score_falls(tiny_sd: Path, prompts: Path) -> None:

@@ -101,10 +101,12 @@ class PPOFit:
         clip_range = self.recipe.clip_range or 1e-4 * _VALUES / rollout.latents_BTCHW[0, 0].numel()
         likelihood = self._likelihood(experience, number, worker)
         orders = self._orders(likelihood, len(rollout.latents_BTCHW), number, worker)
-        old_BT, old_answer = likelihood.old_BT, None
-        # In half precision rounding alone exceeds a clip range.
-        if old_BT is None or self.recipe.old_kl_weight or self.dtype != torch.float32:
-            old_BT, old_answer = self._old(likelihood, rollout)
+        # In half precision rounding alone exceeds a clip range, so that the rollout's own are of no use.
+        old_BT = likelihood.old_BT if self.dtype == torch.float32 else None
+        old_answer = None
+        if old_BT is None or self.recipe.old_kl_weight:
+            found_BT, old_answer = self._old(likelihood, rollout)
+            old_BT = found_BT if old_BT is None else old_BT
         learning = Learning(experience, likelihood, old_BT, old_answer, orders, clip_range)
         value_error = {}
         if self.value:

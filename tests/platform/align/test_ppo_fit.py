@@ -106,8 +106,9 @@ def test_images_without_a_reward_leave_no_trace(tiny_sd: Path) -> None:
     assert torch.equal(some.weights(), before)
 
 
-def test_a_rollout_of_other_weights_is_told(tiny_sd: Path) -> None:
-    world = World(tiny_sd)
+@pytest.mark.parametrize("old_kl_weight", [0.0, 1.0])
+def test_a_rollout_of_other_weights_is_told(tiny_sd: Path, old_kl_weight: float) -> None:
+    world = World(tiny_sd, old_kl_weight=old_kl_weight)
     rollout = world.rollout()
     world.learn([1.0, -1.0] * 4)
     with pytest.raises(FloatingPointError, match="before the first step rollout and learner disagree"):

@@ -24,7 +24,7 @@ from visionprefer_serve.client import RewardClient
 
 # Enough to see that everything runs, and too little to make an image model better.
 SHORT_DPO = ("steps=40", "batch_size=16")
-SHORT_PPO = ("rollouts=3", "images=32", "watch.images=16")
+SHORT_PPO = ("rollouts=3", "images=32", "updates=2", "watch.images=16")
 IMAGES = 4  # that the endpoint is asked about
 
 

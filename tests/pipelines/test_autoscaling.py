@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -31,9 +31,16 @@ WATCH = """
 import json, sys, time, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
 while True:
-    print(json.dumps([node["Resources"] for node in ray.nodes() if node["Alive"]]), flush=True)
+    print("nodes", json.dumps([node["Resources"] for node in ray.nodes() if node["Alive"]]), flush=True)
     time.sleep(0.5)
 """
+
+
+def alive(said: Iterable[str]) -> list[dict[str, float]]:
+    """What the nodes have that are there now; now and then Ray says something of its own between."""
+    line = next(line for line in said if line.startswith("nodes "))
+    nodes: list[dict[str, float]] = json.loads(line.removeprefix("nodes "))
+    return nodes
 
 
 @pytest.fixture
@@ -103,7 +110,7 @@ def test_a_run_gets_the_nodes_that_it_wants_and_lets_them_go(address: str, tmp_p
     watch = subprocess.Popen([sys.executable, "-c", WATCH, address], stdout=subprocess.PIPE, text=True)
     assert watch.stdout is not None
     try:
-        assert all("GPU" not in node and "CPU" not in node for node in json.loads(watch.stdout.readline()))
+        assert all("GPU" not in node and "CPU" not in node for node in alive(watch.stdout))
         settings = ["prompts.sample=8", "images.block_size=4"]
         settings += ["images.workers={num_cpus: 1, num_gpus: 1, resources: {draw: 1}}", "judge.workers={num_cpus: 1}"]
         command = [sys.executable, "-m", "visionprefer_pipelines.cli", "run", "quickstart", "--address", address]
@@ -113,7 +120,7 @@ def test_a_run_gets_the_nodes_that_it_wants_and_lets_them_go(address: str, tmp_p
         assert RunFolder(Store(tmp_path / "run")).is_finished
         deadline, had_gpu, nodes = time.monotonic() + 120, False, [{"CPU": 1.0}]
         while not had_gpu or any("CPU" in node for node in nodes):  # from before the run until nothing is left of it
-            nodes = json.loads(watch.stdout.readline())
+            nodes = alive(watch.stdout)
             had_gpu = had_gpu or any(node.get("GPU") == 1 for node in nodes)
             assert time.monotonic() < deadline, f"had a GPU: {had_gpu}; now {nodes}"
     finally:

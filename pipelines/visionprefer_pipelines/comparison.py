@@ -18,7 +18,6 @@ from visionprefer.blocksworld.comparison import FIGURES, compare, suited_guidanc
 from visionprefer.blocksworld.renders import write_renders
 from visionprefer.blocksworld.side_by_side import FILE, write_side_by_side
 from visionprefer.blocksworld.training.image_model import SIZES
-from visionprefer.models import BUILTIN
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
 from visionprefer_pipelines import cli
@@ -84,13 +83,14 @@ def main(
             elif not is_trained(of_method[-1]):
                 with serving(out / method.source) as url:
                     run_command("ppo", *arguments, "--endpoint", url, settings=own)
-    models = [f"builtin:{MODEL}", *(str(path.resolve()) for of_method in folders.values() for path in of_method)]
-    every = [(model, guidance) for model in models for guidance in GUIDANCE]
+    taught = [folder for of_method in folders.values() for folder in of_method]
+    models = {MODEL: f"builtin:{MODEL}", **{folder.name: str(folder.resolve()) for folder in taught}}
+    every = [(model, guidance) for model in models.values() for guidance in GUIDANCE]
     run = _drawn(
         out / "guidance", every, ("prompts.path=builtin:blocks-training", f"prompts.sample={GUIDANCE_PROMPTS}")
     )
     guidance = suited_guidance(run.judgements(), run.images.table(["image_id", "model", "guidance_scale"]))
-    suited = [(model, guidance[_name(model)]) for model in models]
+    suited = [(model, guidance[name]) for name, model in models.items()]
     run = _drawn(out / "evaluation", suited, (f"prompts.sample={prompts}",))
     run_command("evaluate", f"{out}/evaluation")
     _tell(out, run, folders, guidance)
@@ -98,11 +98,6 @@ def main(
 
 def _slug(name: str) -> str:
     return re.sub(r"\W+", "-", name).lower()
-
-
-def _name(model: str) -> str:
-    """As a run's images name a model."""
-    return Path(model.removeprefix(BUILTIN)).name
 
 
 def _recipe(models: Sequence[tuple[str, float]]) -> str:

@@ -201,10 +201,8 @@ def _ask_oracle(recipe: Recipe, folder: RunFolder, progress: Progress) -> dict[s
         if folder.store.exists("oracle.parquet"):  # of another judge
             folder.store.delete("oracle.parquet")
         return {}
-    number = folder.counts()["images"].done
-    progress.say(f"asking the oracle about {number} images")
-    images = folder.images.tables(["image_id", "prompt_id", "prompt", "image"])
-    assessed = oracle_table(_counted(images, progress), number)
+    progress.say(f"asking the oracle about {folder.counts()['images'].done} images")
+    assessed = oracle_table(_counted(folder.images.tables(["image_id", "prompt_id", "prompt", "image"]), progress))
     return {"oracle.parquet": folder.store.write_table("oracle.parquet", assessed)[0]}
 
 

@@ -158,7 +158,7 @@ class PPOFit:
             return OfSteps(self.scheduler, rollout, experience.guided, recipe.learnt_steps)
         seed = int(content_id("noise", recipe.seed, number, worker)[:15], 16)
         chance, images = torch.Generator().manual_seed(seed), rollout.latents_BTCHW[:, -1]
-        levels = max(1, round(len(recipe.learnt_steps) * recipe.timestep_fraction))
+        levels = recipe.learnt_places
         train_timesteps = self.scheduler.config.num_train_timesteps
         timesteps_BT = noise_levels(len(images), levels, recipe.timestep_range, train_timesteps, chance)
         noise_BTCHW = torch.randn(len(images), levels, *images.shape[1:], generator=chance)
@@ -172,9 +172,8 @@ class PPOFit:
                 f"timestep_range is {list(self.recipe.timestep_range)}, whose steps add no noise, so that nothing was "
                 "chosen in them: write one that begins earlier"
             )
-        fraction = self.recipe.timestep_fraction if isinstance(likelihood, OfSteps) else 1.0
-        learnt = max(1, round(len(places) * fraction))
-        return places[shuffled(len(places), images, (self.recipe.seed, number, worker))[:, :learnt]]
+        order = shuffled(len(places), images, (self.recipe.seed, number, worker))
+        return places[order[:, : self.recipe.learnt_places]]
 
     @torch.no_grad()
     def _old(self, likelihood: OfSteps | OfImages, rollout: Rollout) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -123,6 +123,11 @@ class PPORecipe(AlignRecipe):
         low, high = (round(share * self.num_inference_steps) for share in self.timestep_range)
         return range(low, high)
 
+    @property
+    def learnt_places(self) -> int:
+        """At how many steps, or noise levels, an image is learnt from, unless fewer of its steps were a choice."""
+        return max(1, round(len(self.learnt_steps) * self.timestep_fraction))
+
     @model_validator(mode="after")
     def _computes_finely_enough(self) -> Self:
         if self.dtype == "float16":

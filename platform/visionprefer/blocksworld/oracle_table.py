@@ -13,27 +13,26 @@ from PIL import Image
 from visionprefer.errors import missing_extra
 from visionprefer.schema import ASPECTS, ORACLE
 
-_MANY = 200  # images, below which starting processes takes longer than it saves
+_FEW = 100  # images that are asked about here: starting processes for them takes longer than it saves
 
 
-def oracle_table(images: Iterable[pa.Table], number: int) -> pa.Table:
+def oracle_table(images: Iterable[pa.Table]) -> pa.Table:
     """Ask the oracle about all images: some 20 ms each, on all cores where they are many.
 
     Columns in: of IMAGES image_id, prompt_id, prompt and image. Columns out: ORACLE.
 
-    Args:
-        images: in parts.
-        number: of the images, about.
-
     Raises:
         InputError: if a package is missing that the oracle needs.
     """
-    _assess()
+    _assess()  # told here, not by a process
     # Processes, as threads wait for the interpreter: with two of them it took twice as long as with one.
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
-        ask = map if number < _MANY else partial(processes.map, chunksize=8)
-        parts = [pa.Table.from_pylist(list(ask(_row, part.to_pylist())), schema=ORACLE) for part in images]
-    return pa.concat_tables([ORACLE.empty_table(), *parts])
+        asked, parts = 0, [ORACLE.empty_table()]
+        for part in images:
+            ask = map if asked < _FEW else partial(processes.map, chunksize=8)
+            parts.append(pa.Table.from_pylist(list(ask(_row, part.to_pylist())), schema=ORACLE))
+            asked += part.num_rows
+    return pa.concat_tables(parts)
 
 
 def _assess() -> Any:

@@ -40,7 +40,10 @@ def test_an_image_is_the_likelier_the_smaller_its_denoising_error(tiny_sd: Path)
     scheduler = DDPMScheduler.from_config(policy.pipeline.scheduler.config)
     images = rollout.without_steps().latents_BTCHW[:, -1]
     assert torch.equal(images, rollout.latents_BTCHW[:, -1])
-    timesteps, noise = torch.tensor([[100, 600], [200, 900]]), torch.randn(2, 2, 4, 8, 8)
+    timesteps, noise = (
+        torch.tensor([[100, 600], [200, 900]]),
+        torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
+    )
     likelihood = OfImages(scheduler, images, guided.condition, timesteps, noise)
     with torch.no_grad():
         scored = likelihood.score(slice(0, 2), torch.tensor([1, 0]), policy.predict, CPU)

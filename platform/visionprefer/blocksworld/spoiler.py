@@ -67,7 +67,7 @@ def spoil(description: Description, chance: random.Random) -> Spoilt:
         if chance.random() < 0.4:
             scene = _moved(scene, chance)
         scene = _between_colours(scene, chance)
-        if all(split_of(part) == "training" for part in _shown(scene)):
+        if shows_training(scene):
             return _with_flaws(scene, chance)
 
 
@@ -81,9 +81,10 @@ def noticed(change: numpy.ndarray) -> numpy.ndarray:
     return numpy.maximum(numpy.abs(change) - UNNOTICED, 0) / (1 - UNNOTICED)
 
 
-def _shown(scene: Scene) -> list[Description]:
+def shows_training(scene: Scene) -> bool:
+    """Whether a scene shows nothing that is held out."""
     groups = tuple(replace(group, count=min(group.count, MOST_OBJECTS)) for group in groups_in(scene))
-    return [Description(groups)] if groups else []
+    return split_of(Description(groups)) == "training"
 
 
 def groups_in(scene: Scene) -> list[Group]:
@@ -161,18 +162,28 @@ def _between_colours(scene: Scene, chance: random.Random) -> Scene:
         toward, way = renderer.tint(neighbour, chance), chance.uniform(0.1, 0.5)
         red, green, blue = (round(a + (b - a) * way) for a, b in zip(thing.rgb, toward, strict=True))
         mixed = (red, green, blue)
-        if chance.random() < BETWEEN_COLOURS and _is_clear(thing.colour, mixed):
+        if chance.random() < BETWEEN_COLOURS and is_clear(thing.colour, mixed):
             thing = replace(thing, rgb=mixed)
         things.append(thing)
     return replace(scene, things=tuple(things))
 
 
-def _is_clear(colour: str, rgb: tuple[int, ...]) -> bool:
+def likest_colour(rgb: tuple[int, int, int]) -> str:
+    """Which colour of the world is nearest to the eye, in CIELAB."""
+    away = _away(rgb)
+    return min(away, key=lambda name: away[name])
+
+
+def is_clear(colour: str, rgb: tuple[int, int, int]) -> bool:
     """Whether a colour of the world is clearly nearer to the eye, in CIELAB, than any other."""
-    lab = rgb2lab(numpy.array([rgb, *(renderer.RGB[name] for name in COLOURS)]) / 255)
-    away = dict(zip(COLOURS, numpy.linalg.norm(lab[1:] - lab[0], axis=1), strict=True))
+    away = _away(rgb)
     own = away.pop(colour)
-    return bool(own < CLEARLY_NEARER * min(away.values()))
+    return own < CLEARLY_NEARER * min(away.values())
+
+
+def _away(rgb: tuple[int, int, int]) -> dict[str, float]:
+    lab = rgb2lab(numpy.array([rgb, *(renderer.RGB[name] for name in COLOURS)]) / 255)
+    return dict(zip(COLOURS, numpy.linalg.norm(lab[1:] - lab[0], axis=1).tolist(), strict=True))
 
 
 def _moved(scene: Scene, chance: random.Random) -> Scene:

@@ -21,7 +21,6 @@ from visionprefer.blocksworld.training import (
     judge_data,
     layout,
     loop,
-    redrawing,
     text,
     tokens,
     vae,
@@ -195,8 +194,7 @@ def test_what_the_judge_learns_is_what_the_processor_asks_and_the_rubric_reads()
     learnt = exchange.inputs(processor, [(question("a red circle"), "", "")], judge.PATCHES)
     assert learnt["input_ids"][0, :-1].tolist() == asked["input_ids"][0].tolist()
 
-    painter = redrawing.painter(BUILTIN_MODELS / "blocks-sd-small")
-    examples, pictures = judge_data.examples(20, 0, [painter])
+    examples, pictures = judge_data.examples(20, 0, [BUILTIN_MODELS / "blocks-sd-small"])
     assert pictures.shape == (20, 3, 64, 64)
     for example in examples:
         _, _, reply = judge._judgement(example, random.Random(0))

@@ -1,11 +1,17 @@
 """Pictures of training scenes, and batches of them."""
 
+import multiprocessing
+import os
 import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy
 import torch
 from rich.progress import track
+from torch.utils.data import DataLoader, Dataset
 
 from visionprefer.blocksworld.renderer import Scene, compose, draw
 from visionprefer.blocksworld.scenes import Description, sample
@@ -52,3 +58,24 @@ def as_tensor(picture: object) -> torch.Tensor:
 def scaled(pictures: torch.Tensor) -> torch.Tensor:
     """uint8 pictures as float32 from -1 to 1, on the training's device."""
     return pictures.to(DEVICE).float() / 127.5 - 1
+
+
+def in_processes(work: Callable[..., Any], on: list[Any], at_once: int, what: str) -> list[Any]:
+    """What work makes of each, in their order, by a process a core."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(track(pool.map(work, on, chunksize=at_once), what, total=len(on)))
+
+
+class _Steps(Dataset[Any]):
+    def __init__(self, prepare: Callable[[int], Any]) -> None:
+        self.prepare = prepare
+
+    def __getitem__(self, step: int) -> Any:
+        return self.prepare(step)
+
+
+def ahead(prepare: Callable[[int], Any], steps: range) -> Iterator[Any]:
+    """What is prepared for each step; for a GPU, which would wait for it, by other processes."""
+    workers = min(12, os.cpu_count() or 1) if DEVICE == "cuda" else 0
+    return iter(DataLoader(_Steps(prepare), sampler=steps, batch_size=None, num_workers=workers))

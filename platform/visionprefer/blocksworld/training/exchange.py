@@ -4,8 +4,6 @@ from typing import Any
 
 import torch
 
-from visionprefer.blocksworld.training import data
-
 
 def inputs(processor: Any, exchanges: list[tuple[str, ...]], patches: int = 0) -> dict[str, torch.Tensor]:
     """Questions with or without their image, as the processor writes them, and replies in pieces.
@@ -31,5 +29,4 @@ def inputs(processor: Any, exchanges: list[tuple[str, ...]], patches: int = 0) -
         learnt = torch.tensor([index % 2 for index, piece in enumerate(pieces) for _ in piece])
         ids[row, : len(flat)], mask[row, : len(flat)] = flat, 1
         labels_[row, : len(flat)] = torch.where(learnt == 1, flat, -100)
-    found = {"input_ids": ids, "attention_mask": mask, "labels": labels_}
-    return {name: part.to(data.DEVICE) for name, part in found.items()}
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels_}

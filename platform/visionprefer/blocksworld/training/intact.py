@@ -1,7 +1,6 @@
 """How far an object of a picture is from the intact shapes, wherever they fit it best: its damage, measured."""
 
 import itertools
-import math
 from dataclasses import replace
 
 import numpy
@@ -12,10 +11,16 @@ from visionprefer.blocksworld.renderer import SIZE, Thing
 from visionprefer.blocksworld.scenes import SHAPES
 from visionprefer.blocksworld.spoiler import UNNOTICED, noticed
 
-TELLING = 0.05  # less damage as another shape, from which it is unclear which shape an object has
+TELLING = 0.05  # less damage as another shape, from which an object may be of that
+MOST_DAMAGE = 0.7  # that an object may have
+OTHER = 0.35  # the same, of one that came out in another shape
 MOVED = 2  # pixels by which an object may have moved, either way
 SCALES = (0.85, 0.92, 1.0, 1.08, 1.15)  # sizes that it may have, as shares of the drawn one
 TURNS = (-6, 0, 6)  # degrees by which it may be turned
+FINE = (  # what is tried at last, either way
+    *(("x", 0.5), ("y", 0.5), ("radius", 0.4), ("angle", 3.0)),
+    *(("x", 0.25), ("y", 0.25), ("radius", 0.2), ("angle", 1.5)),
+)
 
 
 def damage(thing: Thing, covered: numpy.ndarray, near: numpy.ndarray) -> float:
@@ -28,20 +33,39 @@ def damage(thing: Thing, covered: numpy.ndarray, near: numpy.ndarray) -> float:
     """
     rows, columns = (slice(*numpy.flatnonzero(near.any(axis=axis))[[0, -1]] + (0, 1)) for axis in (1, 0))
     turns = (0,) if thing.shape in ("circle", "ring") else TURNS
-    least = math.inf
+    found = []
     for scale, turn in itertools.product(SCALES, turns):
-        whole = replace(thing, radius=thing.radius * scale, angle=thing.angle + turn)
-        ideal = numpy.pad(renderer.coverage(renderer.outline(whole)), MOVED)
+        posed = replace(thing, radius=thing.radius * scale, angle=thing.angle + turn)
+        ideal = numpy.pad(renderer.coverage(renderer.outline(posed)), MOVED)
         moved = sliding_window_view(ideal, (SIZE, SIZE))[:, :, rows, columns]
         change = (covered[rows, columns] - moved)[:, :, near[rows, columns]]
-        least = min(least, float(noticed(change).sum(axis=-1).min() / ideal.sum()))
+        changed = noticed(change).sum(axis=-1) / ideal.sum()
+        down, right = numpy.unravel_index(changed.argmin(), changed.shape)
+        found.append((float(changed.min()), replace(posed, x=thing.x + MOVED - right, y=thing.y + MOVED - down)))
+    least, best = min(found, key=lambda each: each[0])
+    for (name, by), sign in itertools.product(FINE, (-1, 1)):
+        posed = replace(best, **{name: getattr(best, name) + sign * by})
+        ideal = renderer.coverage(renderer.outline(posed))
+        changed = float(noticed(covered - ideal)[near].sum() / ideal.sum())
+        if changed < least:
+            least, best = changed, posed
     return least
 
 
-def seems_other(thing: Thing, covered: numpy.ndarray, near: numpy.ndarray, worth: float) -> bool:
-    """Whether an object would have clearly less damage than it has, `worth`, if it were of another shape."""
-    shapes = [shape for shape in SHAPES if shape != thing.shape] if worth > TELLING else []
-    return any(damage(replace(thing, shape=shape), covered, near) < worth - TELLING for shape in shapes)
+def likeliest(thing: Thing, covered: numpy.ndarray, near: numpy.ndarray) -> tuple[Thing, float] | None:
+    """The object in the shape that it has by now, and its damage; None if neither is clear.
+
+    Args:
+        thing: the object as it was drawn.
+        covered, near: as `damage` wants them.
+    """
+    own = damage(thing, covered, near)
+    if own > TELLING:
+        others = [replace(thing, shape=shape) for shape in SHAPES if shape != thing.shape]
+        (least, at), (second, _) = sorted((damage(each, covered, near), at) for at, each in enumerate(others))[:2]
+        if least < own - TELLING:
+            return (others[at], least) if least < min(OTHER, second - TELLING) else None
+    return (thing, own) if own < MOST_DAMAGE else None
 
 
 def covered(away: numpy.ndarray, colour: numpy.ndarray) -> numpy.ndarray:

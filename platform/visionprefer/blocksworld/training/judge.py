@@ -2,6 +2,7 @@
 
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from visionprefer.blocksworld.scenes import Description, sample
 from visionprefer.blocksworld.spoiler import spoil
 from visionprefer.blocksworld.training import data, exchange, induction, judge_data, loop, tokens, vision
 from visionprefer.blocksworld.training.judge_data import Example
-from visionprefer.blocksworld.training.redrawing import painter
 from visionprefer.blocksworld.wording import understand, word
 from visionprefer.judging.rubric import question
 from visionprefer.random_models import TEMPLATE
@@ -45,22 +45,26 @@ def train(folder: Path, image_models: list[Path], seed: int) -> None:
     torch.manual_seed(seed)
     processor = _processor()
     model = _model(processor.tokenizer)
-    learn_words(model, processor, folder / "words", seed)
-    examples, pictures = judge_data.examples(EXAMPLES, seed, [painter(path) for path in image_models])
+    with ThreadPoolExecutor() as beside:
+        made = beside.submit(judge_data.examples, EXAMPLES, seed, image_models)
+        learn_words(model, processor, folder / "words", seed)
+    examples, pictures = made.result()
     vision.train(model.model.vision_tower, examples, pictures, folder / "vision", seed)
 
-    def loss(step: int) -> torch.Tensor:
+    def prepare(step: int) -> tuple[list[int], dict[str, torch.Tensor]]:
         chance = random.Random(f"{seed} {step}")
         kind = SCHEDULE[step % len(SCHEDULE)] if step >= CAPTIONS_FIRST else "caption"
         rows = data.batch(BATCH if kind == "judgement" else 2 * BATCH, len(examples), step, seed)
         if kind == "words":  # beside any picture, or it unlearns to answer from its list and asks the picture
-            inputs = _words(processor, chance, PATCHES)
-        else:
-            make = _judgement if kind == "judgement" else _caption
-            inputs = exchange.inputs(processor, [make(examples[row], chance) for row in rows], PATCHES)
-        return model(pixel_values=data.scaled(pictures[rows]), **inputs).loss
+            return rows, _words(processor, chance, PATCHES)
+        make = _judgement if kind == "judgement" else _caption
+        return rows, exchange.inputs(processor, [make(examples[row], chance) for row in rows], PATCHES)
 
-    loop.train(model, loss, folder=folder, steps=STEPS, learning_rate=1.2e-3, warm_up=300)
+    def loss(prepared: tuple[list[int], dict[str, torch.Tensor]]) -> torch.Tensor:
+        rows, inputs = prepared
+        return model(pixel_values=data.scaled(pictures[rows]), **_there(inputs)).loss
+
+    loop.train(model, loss, prepare=prepare, folder=folder, steps=STEPS, learning_rate=1.2e-3, warm_up=300)
     save(model, processor, folder / "model")
 
 
@@ -70,10 +74,13 @@ def learn_words(model: Any, processor: Any, folder: Path, seed: int) -> None:
     What follows from a list it then learns from the list. With pictures from the start it learns to guess from those.
     """
 
-    def loss(step: int) -> torch.Tensor:
-        return model(**_words(processor, random.Random(f"{seed} words {step}"))).loss
+    def prepare(step: int) -> dict[str, torch.Tensor]:
+        return _words(processor, random.Random(f"{seed} words {step}"))
 
-    loop.train(model, loss, folder=folder, steps=WORDS_STEPS, learning_rate=2e-3, warm_up=300)
+    def loss(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return model(**_there(inputs)).loss
+
+    loop.train(model, loss, prepare=prepare, folder=folder, steps=WORDS_STEPS, learning_rate=2e-3, warm_up=300)
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:
@@ -86,6 +93,10 @@ def save(model: Any, processor: Any, folder: Path) -> None:
         for name, weight in weights.items()
     }
     save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _there(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: part.to(data.DEVICE) for name, part in inputs.items()}
 
 
 def _words(processor: Any, chance: random.Random, patches: int = 0) -> dict[str, torch.Tensor]:
@@ -147,7 +158,7 @@ def _model(tokenizer: Any) -> LlavaForConditionalGeneration:
     eyes = CLIPVisionConfig(
         hidden_size=192,
         intermediate_size=384,
-        num_hidden_layers=4,
+        num_hidden_layers=6,
         num_attention_heads=6,
         image_size=64,
         patch_size=PATCH,

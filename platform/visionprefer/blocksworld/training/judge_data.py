@@ -1,11 +1,13 @@
 """What the judge learns from: spoilt pictures, many of them redrawn by an image model, and what is right to say."""
 
+import functools
+import itertools
 import random
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
 
+import numpy
 import torch
-from rich.progress import track
 
 from visionprefer.blocksworld import labels
 from visionprefer.blocksworld.renderer import Scene
@@ -22,14 +24,15 @@ from visionprefer.blocksworld.scenes import (
 )
 from visionprefer.blocksworld.spoiler import Spoilt, groups_in, spoil
 from visionprefer.blocksworld.training import data
-from visionprefer.blocksworld.training.redrawing import measured, redraw
+from visionprefer.blocksworld.training.redrawing import measured, painter, redraw
 from visionprefer.blocksworld.wording import word
 from visionprefer.judging.rubric import AspectVerdict
 
 AT_ONCE = 100
 QUESTIONS = 8  # wishes whose facts make up a quiz
-REDRAWN = 0.85  # share of the pictures, some of which turn out too unclear to be used
-STRENGTHS = (0.0, 0.8)  # how far into noise, 1 being nothing else; at 0 it is what the autoencoder makes of a picture
+REDRAWN = 0.85  # share of the pictures
+SPARE = 1.5  # so many times as many are redrawn, as some turn out too unclear to be used
+STRENGTHS = (0.0, 1.0)  # how far into noise, 1 being nothing else; at 0 it is what the autoencoder makes of a picture
 
 
 @dataclass(frozen=True)
@@ -48,37 +51,49 @@ class Example:
     forms: tuple[str, ...]
 
 
-def examples(size: int, seed: int, painters: list[Any]) -> tuple[list[Example], torch.Tensor]:
+def examples(size: int, seed: int, image_models: list[Path]) -> tuple[list[Example], torch.Tensor]:
     """So many examples, and their pictures: uint8 [size, 3, 64, 64].
 
     Args:
         size: how many.
         seed: of all randomness.
-        painters: image models, as image-to-image pipelines.
+        image_models: folders of pipelines that redraw pictures.
     """
-    found, pictures = [], []
-    for start in track(range(0, size, AT_ONCE), "spoiling scenes"):
-        for wish, case in _some(min(AT_ONCE, size - start), f"{seed} {start}", painters):
-            found.append(example(wish, case))
-            pictures.append(data.as_tensor(case.picture))
-    return found, torch.stack(pictures)
+    parts = [(min(AT_ONCE, size - start), f"{seed} {start}") for start in range(0, size, AT_ONCE)]
+    made = data.in_processes(functools.partial(_part, image_models), parts, 1, "spoiling scenes")
+    pictures = torch.from_numpy(numpy.concatenate([pictures for _, pictures in made]))
+    return [each for found, _ in made for each in found], pictures
 
 
-def _some(count: int, seed: str, painters: list[Any]) -> list[tuple[Description, Spoilt]]:
-    """So many descriptions, each with a spoilt picture, all redrawn by one image model or none."""
+def _part(image_models: list[Path], part: tuple[int, str]) -> tuple[list[Example], numpy.ndarray]:
+    some = _some(*part, image_models)
+    pictures = numpy.stack([numpy.asarray(case.picture).transpose(2, 0, 1) for _, case in some])
+    return list(itertools.starmap(example, some)), pictures
+
+
+_painter = functools.cache(painter)
+
+
+def _some(count: int, seed: str, image_models: list[Path]) -> list[tuple[Description, Spoilt]]:
+    """So many descriptions, each with a spoilt picture, all redrawn by one image model or none.
+
+    Of those that are redrawn some are spare, in place of others of which it is unclear what they show; where there are
+    still too few, they are as they were drawn.
+    """
     chance = random.Random(seed)
     generator = torch.Generator().manual_seed(chance.randrange(2**32))
-    descriptions = [sample("training", chance) for _ in range(count)]
-    spoilt = [spoil(description, chance) for description in descriptions]
-    if chance.random() < REDRAWN:
-        marked = [case.scene.mark is not None for case in spoilt]
-        wishes = [replace(wish, mark=mark) for wish, mark in zip(descriptions, marked, strict=True)]
-        asked = [word(wish, chance) for wish in wishes]
-        strength = chance.uniform(*STRENGTHS)
-        spoilt = redraw(chance.choice(painters), asked, spoilt, strength, generator)
-    else:
-        spoilt = list(map(measured, spoilt))
-    return list(zip(descriptions, spoilt, strict=True))
+    redrawn = chance.random() < REDRAWN
+    descriptions = [sample("training", chance) for _ in range(round(SPARE * count) if redrawn else count)]
+    drawn = [spoil(description, chance) for description in descriptions]
+    if not redrawn:
+        return list(zip(descriptions, map(measured, drawn), strict=True))
+    marked = [case.scene.mark is not None for case in drawn]
+    asked = [word(replace(wish, mark=mark), chance) for wish, mark in zip(descriptions, marked, strict=True)]
+    strength, pipeline = chance.uniform(*STRENGTHS), _painter(chance.choice(image_models))
+    cases = list(zip(descriptions, drawn, redraw(pipeline, asked, drawn, strength, generator), strict=True))
+    clear = [(wish, case) for wish, _, case in cases if case]
+    unclear = [(wish, measured(case)) for wish, case, redrawn in cases if not redrawn]
+    return [*clear, *unclear][:count]
 
 
 def example(description: Description, case: Spoilt) -> Example:

@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
-from visionprefer.blocksworld.training.data import DEVICE
+from visionprefer.blocksworld.training.data import DEVICE, ahead
 from visionprefer.blocksworld.training.journal import Journal
 
 
 def train(
     model: torch.nn.Module,
-    loss: Callable[[int], torch.Tensor],
+    loss: Callable[[Any], torch.Tensor],
     *,
+    prepare: Callable[[int], Any] = int,
     folder: Path,
     steps: int,
     learning_rate: float,
@@ -25,12 +26,14 @@ def train(
 
     Args:
         model: everything that learns.
-        loss: of the batch with this number; all its randomness must follow from the number and torch's generator.
+        loss: of what is prepared for a step; all its randomness must follow from that and torch's generator.
+        prepare: what the step of this number needs; its number, if nothing else is told.
         folder: where the checkpoint and the journal lie. With a checkpoint there, training goes on from it.
         steps: how many in all.
         learning_rate: at its peak, after the warm-up; it falls to zero as a cosine.
         average: decay of the moving average.
     """
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU that has it
     model.to(DEVICE)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
@@ -52,8 +55,9 @@ def train(
         first, seconds = saved["step"], saved["seconds"]
     began = time.monotonic() - seconds
     model.train()
-    for step in range(first, steps):
-        value = loss(step)
+    remaining = range(first, steps)
+    for step, prepared in zip(remaining, remaining if prepare is int else ahead(prepare, remaining), strict=True):
+        value = loss(prepared)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -2,10 +2,12 @@
 stands together. A language model that learns from their answers alone learns to see a hundred times more slowly.
 """
 
+import functools
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -13,7 +15,7 @@ from visionprefer.blocksworld import labels
 from visionprefer.blocksworld.renderer import SIZE
 from visionprefer.blocksworld.scenes import BACKGROUNDS, COLOURS, SHAPES
 from visionprefer.blocksworld.training import layout, loop
-from visionprefer.blocksworld.training.data import DEVICE, batch, scaled
+from visionprefer.blocksworld.training.data import DEVICE, batch, in_processes, scaled
 from visionprefer.blocksworld.training.judge_data import Example
 
 STEPS = 13_000
@@ -59,15 +61,16 @@ def train(tower: Any, examples: list[Example], pictures: torch.Tensor, folder: P
     """Train a vision tower on examples; the folder gets the checkpoint and the journal."""
     patches = SIZE // tower.config.patch_size
     forms = _numbered(form for example in examples for form in example.forms)
+    answers = functools.partial(_of_patches, patches=patches, forms=forms)
     sentences = [_numbered(sentence) for sentence in zip(*(_sentences(example) for example in examples), strict=True)]
-    of_patches = torch.stack([_of_patches(example, patches, forms) for example in examples])
-    of_pictures = torch.tensor([_of_a_picture(example, sentences) for example in examples])
+    of_patches = torch.from_numpy(numpy.stack(in_processes(answers, examples, 500, "finding what to see"))).to(DEVICE)
+    of_pictures = torch.tensor([_of_a_picture(example, sentences) for example in examples], device=DEVICE)
     eyes = Eyes(tower, (*OF_A_PATCH, 1 + len(forms)), (*OF_A_PICTURE, *map(len, sentences)))
 
     def loss(step: int) -> torch.Tensor:
         rows = batch(BATCH, len(examples), step, seed)
         found_of_patches, found_of_picture = eyes(scaled(pictures[rows]))
-        wanted, of_picture = of_patches[rows].to(DEVICE), of_pictures[rows].to(DEVICE)
+        wanted, of_picture = of_patches[rows].long(), of_pictures[rows]
         objects = (wanted[..., 0] > 0).sum().clamp(min=1)
         total = torch.zeros((), device=DEVICE)
         for found, right in zip(found_of_patches, wanted.unbind(dim=-1), strict=True):
@@ -94,10 +97,10 @@ def _of_a_picture(example: Example, sentences: list[dict[str, int]]) -> list[int
     return [BACKGROUNDS.index(scene.background), len(scene.things), example.fidelity.score - 1, *said]
 
 
-def _of_patches(example: Example, patches: int, forms: dict[str, int]) -> torch.Tensor:
-    """The right answers of the patches: int64 [patches², answers]."""
+def _of_patches(example: Example, patches: int, forms: dict[str, int]) -> numpy.ndarray:
+    """The right answers of the patches: int8 [patches², answers]."""
     scene = example.scene
-    answers = torch.zeros((patches, patches, len(OF_A_PATCH) + 1), dtype=torch.long)
+    answers = torch.zeros((patches, patches, len(OF_A_PATCH) + 1), dtype=torch.int8)
     most = torch.full((patches, patches), _COVERED)
     of_kind: Counter[str] = Counter()
     for place, index in enumerate(labels.lettered(scene.things).values(), 1):
@@ -107,8 +110,8 @@ def _of_patches(example: Example, patches: int, forms: dict[str, int]) -> torch.
         kind = [1 + COLOURS.index(thing.colour), 1 + SHAPES.index(thing.shape)]
         where = [1 + int(labels.grid(at) // labels.APART) for at in (thing.x, thing.y)]
         right = [*kind, place, of_kind[labels.kind(thing)], *where, 0, 1 + forms[example.forms[index]]]
-        answers[covered > most] = torch.tensor(right)
+        answers[covered > most] = torch.tensor(right, dtype=torch.int8)
         most = torch.maximum(most, covered)
     if scene.mark:
-        answers[..., 6] = (layout.disc(scene.mark, patches) > _COVERED).long()
-    return answers.flatten(0, 1)
+        answers[..., 6] = (layout.disc(scene.mark, patches) > _COVERED).to(torch.int8)
+    return answers.flatten(0, 1).numpy()

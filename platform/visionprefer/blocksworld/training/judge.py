@@ -158,7 +158,7 @@ def _model(tokenizer: Any) -> LlavaForConditionalGeneration:
     eyes = CLIPVisionConfig(
         hidden_size=192,
         intermediate_size=384,
-        num_hidden_layers=6,
+        num_hidden_layers=4,
         num_attention_heads=6,
         image_size=64,
         patch_size=PATCH,

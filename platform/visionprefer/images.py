@@ -5,6 +5,7 @@ import io
 import logging
 import re
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,12 +87,15 @@ class GenerateImages:
             else:
                 failed.append(rows[0] | {"error": f"{type(error).__name__}: {error}"})
             return
+        sound = []
         for row, image, flagged in zip(rows, pixels, unsafe, strict=True):
             reason = _flaw(image, flagged)
             if reason:
                 failed.append(row | {"error": reason})
             else:
-                done.append(row | self._image_columns(row["image_id"], image, flagged))
+                sound.append((row, image, flagged))
+        with ThreadPoolExecutor() as threads:  # compressing 512² pixels takes a tenth as long as drawing them
+            done.extend(threads.map(lambda each: each[0] | self._image_columns(*each), sound))
 
     def _smaller_batches(self) -> str:
         size = self.settings.batch_size
@@ -139,7 +143,7 @@ class GenerateImages:
         condition["prompt_embeds"] = _perturbed(condition["prompt_embeds"], rows)
         return condition
 
-    def _image_columns(self, image_id: str, pixels: np.ndarray, unsafe: bool | None) -> Row:
+    def _image_columns(self, row: Row, pixels: np.ndarray, unsafe: bool | None) -> Row:
         image = Image.fromarray((pixels * 255).round().astype("uint8"))
         buffer = io.BytesIO()
         image.save(buffer, self.settings.format, lossless=True)
@@ -149,7 +153,7 @@ class GenerateImages:
             "unsafe": None if unsafe is None else bool(unsafe),
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
-            "image": {"bytes": buffer.getvalue(), "path": f"{image_id}.{self.settings.format}"},
+            "image": {"bytes": buffer.getvalue(), "path": f"{row['image_id']}.{self.settings.format}"},
         }
 
 

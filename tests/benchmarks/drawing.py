@@ -4,6 +4,9 @@
 
 Weights are random but for blocks-sd's, which does not matter for speed. What the stage does beside the pipeline is to
 seed each image apart, to look for NaN and black pictures, and to write PNGs.
+
+2026-11-27, one NVIDIA H200, float16, sd15 at 512 px, batches of 8: the pipeline alone took 0.385 s an image, the stage
+0.433, while it compressed one PNG after the other. Since then it compresses those of a batch beside each other.
 """
 
 import argparse

@@ -6,6 +6,9 @@ Three ways to learn from the same prompts of four images and six pairs, in turn 
 does not count: our step (`reward.fitting.Fit`); a plain PyTorch loop with the same encoding; and one that encodes each
 pair's two images apart, as ImageReward's released training does. Decoding is not in it: in a run Ray Data does it
 meanwhile.
+
+2026-11-27, one NVIDIA H200, float32, blip-large, 16 prompts of 4 images a step: our step 149.9 pairs/s, the plain loop
+153.2, 0.98 of it; each pair's images apart 53.3, 2.81 times as slow.
 """
 
 import argparse

@@ -10,7 +10,7 @@ from visionprefer.blocksworld.labels import DAMAGES
 from visionprefer.blocksworld.renderer import RGB, Mark, Scene, Thing, coverage, draw, outline
 from visionprefer.blocksworld.scenes import SHAPES
 from visionprefer.blocksworld.spoiler import Flaw, Spoilt
-from visionprefer.blocksworld.training import intact, redrawing
+from visionprefer.blocksworld.training import intact, outcome, redrawing
 from visionprefer.models import BUILTIN_MODELS
 
 
@@ -27,19 +27,19 @@ def case():
 
 def test_a_redrawn_picture_has_the_damage_that_is_seen_then(case):
     whole = numpy.array(case.picture)
-    assert [flaw.damage for flaw in redrawing.after(case, whole).flaws] == [0, 0]
+    assert [flaw.damage for flaw in outcome.after(case, whole).flaws] == [0, 0]
     moved = numpy.roll(whole, 2, axis=1)
-    assert all(flaw.damage < 0.02 for flaw in redrawing.after(case, moved).flaws)
+    assert all(flaw.damage < 0.02 for flaw in outcome.after(case, moved).flaws)
     cut = whole.copy()
     cut[6:14, :32] = 244  # the top of the circle
-    circle, square = redrawing.after(case, cut).flaws
+    circle, square = outcome.after(case, cut).flaws
     assert (circle.kind, square.damage) == ("unclean", 0)
     assert 0.08 < circle.damage < 0.4
 
 
 def test_what_redrawing_mended_is_mended(case):
     torn = replace(case, flaws=(Flaw("torn", 0.3), None))
-    circle, _ = redrawing.after(torn, numpy.array(case.picture)).flaws
+    circle, _ = outcome.after(torn, numpy.array(case.picture)).flaws
     assert circle == Flaw("torn", 0)
 
 
@@ -69,14 +69,14 @@ def test_a_stain_and_a_hole_are_damage_alike():
 def test_half_a_mark_is_a_trace(case):
     cut = numpy.array(case.picture)
     cut[44:52, 6:24] = 244
-    assert 0.2 < redrawing.after(case, cut).scene.mark.opacity < 0.5
+    assert 0.2 < outcome.after(case, cut).scene.mark.opacity < 0.5
 
 
 def changed(case, rows, columns, colour):
     """The case's pixels, and what is made of them with a rectangle painted over."""
     pixels = numpy.array(case.picture)
     pixels[rows, columns] = colour
-    return redrawing.after(case, pixels)
+    return outcome.after(case, pixels)
 
 
 def test_what_clearly_came_out_otherwise_is_what_is_there_now(case):
@@ -86,11 +86,11 @@ def test_what_clearly_came_out_otherwise_is_what_is_there_now(case):
     pixels = numpy.array(case.picture)
     circle = coverage(outline(case.scene.things[0])) > 0.5
     pixels[circle] = RGB["yellow"]
-    after = redrawing.after(case, pixels)
+    after = outcome.after(case, pixels)
     assert [thing.colour for thing in after.scene.things] == ["yellow", "purple"]
     pixels[:32, :32] = 244
     pixels[8:28, 8:28] = RGB["red"]
-    after = redrawing.after(case, pixels)
+    after = outcome.after(case, pixels)
     assert [thing.shape for thing in after.scene.things] == ["square", "square"]
     assert after.flaws[0].damage < 0.08
 
@@ -111,7 +111,7 @@ def test_what_is_unclear_is_not_used(case, rows, columns, colour):
 def test_what_is_held_out_is_not_used(case):
     pixels = numpy.array(case.picture)
     pixels[coverage(outline(case.scene.things[1])) > 0.5] = RGB["blue"]  # a blue square beside a red circle
-    assert redrawing.after(case, pixels) is None
+    assert outcome.after(case, pixels) is None
 
 
 def test_an_image_model_redraws_a_picture_the_more_the_more_noise_it_is_given(case):

@@ -21,7 +21,8 @@ CHANGES: dict[Place, dict[str, object]] = {
     "alone": {},
     "nodes": {"images.workers.actors": [1, 2], "judge.workers.actors": [1, 2]},
     "small disk": {},
-    "vLLM": {"judge.engine": "vllm", "judge.engine_kwargs": "{max_model_len: 2048}"},
+    # It answers so many at once that a smaller run would be over in an instant.
+    "vLLM": {"judge.engine": "vllm", "judge.engine_kwargs": "{max_model_len: 2048}", "prompts.sample": 96},
 }
 NODES, NODE_CPUS = 2, 3  # each has room for all that a run needs at least
 DISK = "64m"

@@ -6,8 +6,8 @@ The server stands on loopback and answers in one second, so that `concurrency` r
 is taken between the arrivals of the first request and of the last `concurrency`, of a whole run on Ray. The bad server
 answers half of the requests well, the others with 429, 500, half a reply, HTML, broken JSON, prose or too late.
 
-2026-11-21, 2 cores of an AMD EPYC, one of them busy with something else: 57.5 requests/s of 64 (90 %); under the bad
-server 1000 planned = 873 done + 127 failed, each with its reason.
+2026-11-27, 2 cores of an AMD EPYC, nothing else running: 59.0 requests/s of 64 (92 %); under the bad server 1000
+planned = 876 done + 124 failed, each with its reason.
 """
 
 import argparse

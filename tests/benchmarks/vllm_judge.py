@@ -6,6 +6,11 @@ Needs vLLM. The images are spoilt scenes. vLLM's rate is taken in the run, from 
 last, so that its start does not count; how busy the engine is, is the share of that time in which its process computes,
 asked every half second. The plain loop generates without grammar, stopping at the same number of tokens, with the best
 of several batch sizes. Both choose the likeliest token; the share of scores on which they agree is printed too.
+
+2026-11-27, 2 cores of an AMD EPYC, nothing else running, 512 images: vLLM 44.1 images/s, its engine busy all the time
+once warm; transformers 21.2, 36.1, 46.0, 46.9 and 47.5 images/s in batches of 8 to 128: vLLM 0.93 of its best. Equal
+scores on all aspects of 256 images. So small a model gains nothing from paged attention, and vLLM holds each reply to a
+grammar, which the plain loop does not.
 """
 
 import argparse

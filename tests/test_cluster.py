@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 
-from visionprefer.recipe_file import load_recipe
+from visionprefer.recipe_file import load_dpo_recipe, load_ppo_recipe, load_recipe, load_reward_recipe
 from visionprefer_pipelines.cluster_file import check_cluster
-from visionprefer_pipelines.demand import stages_of
+from visionprefer_pipelines.demand import fewest, stages_of, wanted
+from visionprefer_serve.settings import EndpointSettings
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "pipelines" / "visionprefer_pipelines" / "recipes"
@@ -88,6 +90,31 @@ def test_recipes_at_full_size_find_room(name: str) -> None:
     recipe = load_recipe(RECIPES / f"{name}.yaml")
     placed = check_cluster(stages_of(recipe), ROOT / "cluster.yaml")
     assert [re.findall(r"room for \d+ ([\w-]+)", line) for line in placed][:2] == [["draw-spot"], ["judge-spot"]]
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "started"),
+    [
+        (load_reward_recipe, "vpscore", {"train-spot": 1}),
+        (load_dpo_recipe, "dpo", {"train-spot": 1}),
+        (load_dpo_recipe, "sdxl-dpo", {"train-spot": 1}),
+        (load_ppo_recipe, "ppo", {"train-spot": 1, "draw-spot": 4}),
+    ],
+)
+def test_trainings_at_full_size_start_the_pools_that_they_are_for(
+    cluster: dict[str, Any], load: Callable[[Path], Any], name: str, started: dict[str, int]
+) -> None:
+    recipe = load(RECIPES / f"{name}.yaml")
+    everybody = [recipe.workers, *([recipe.rollout_workers] if name == "ppo" else [])]
+    assert to_start(cluster, [wanted(each) for each in everybody for _ in range(fewest(each))]) == (started, 0)
+
+
+def test_the_endpoint_never_stands_on_a_spot_machine(cluster: dict[str, Any]) -> None:
+    config = yaml.safe_load((ROOT / "serve" / "visionprefer_serve" / "config.yaml").read_text())
+    [model] = EndpointSettings.model_validate(config["applications"][0]["args"]).models.values()
+    fewest_, most = model.workers.actors
+    assert to_start(cluster, [wanted(model.workers)] * fewest_) == ({"serve": 1}, 0)
+    assert to_start(cluster, [wanted(model.workers)] * most) == ({"serve": 2}, 0)
 
 
 def test_nodes_run_the_ray_and_the_extra_of_this_project(cluster: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ class Outcome(NamedTuple):
     Attributes:
         lost: rows that were planned, and are neither done nor failed.
         duplicated: rows that are there once more.
-        wrong: rows that are not what an undisturbed run made, or answers other than the model's.
+        wrong: images and scores that are not what an undisturbed run made, also because they failed, or answers other
+            than the model's.
         redone: rows that were written already, and were made again.
         seconds: that the round took longer than an undisturbed run.
     """
@@ -83,7 +84,9 @@ def compared(out: Path, model: Path, redone: int, seconds: float) -> Outcome:
     planned = Counter(expected.plan(["image_id"])["image_id"].to_pylist())
     tables = [Counter(_ids(shards)) for shards in (run.images, run.replies)]
     ours, theirs = pictures(run), pictures(expected)
-    wrong = [image_id for image_id in ours if ours[image_id] != theirs.get(image_id)]
+    wrong = [image_id for image_id in theirs if ours.get(image_id) != theirs[image_id]]
+    scored, known = scores(run), scores(expected)
+    wrong += [image_id for image_id, scorer in known if scored.get((image_id, scorer)) != known[image_id, scorer]]
     return Outcome(
         lost=sum((planned - found).total() for found in tables) + (not run.is_finished),
         duplicated=sum((found - planned).total() for found in tables),
@@ -104,6 +107,12 @@ def _ids(shards: Shards) -> list[str]:
 def pictures(run: RunFolder) -> dict[str, bytes]:
     """The bytes of each image."""
     return {row["image_id"]: row["image"]["bytes"] for row in run.images.table(["image_id", "image"]).to_pylist()}
+
+
+def scores(run: RunFolder) -> dict[tuple[str, str], float]:
+    """What the judge gave to each image, by aspect; nothing if the run has not come so far."""
+    rows = run.judgements().select(["image_id", "scorer", "score"]).to_pylist() if run.is_finished else []
+    return {(row["image_id"], row["scorer"]): row["score"] for row in rows}
 
 
 def _misdescribed(shards: Shards) -> int:

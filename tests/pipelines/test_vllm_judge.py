@@ -21,14 +21,17 @@ import pytest
 from processes import kill
 from rich.console import Console
 
+from visionprefer import random_models
 from visionprefer.blocksworld.scenes import sample
 from visionprefer.blocksworld.spoiler import spoil
 from visionprefer.blocksworld.wording import word
 from visionprefer.errors import InputError
 from visionprefer.models import BUILTIN_MODELS
-from visionprefer.recipe import Recipe
+from visionprefer.recipe import PolishRecipe, Recipe
 from visionprefer.run_folder import RunFolder
+from visionprefer.store import Counts
 from visionprefer_pipelines.estimate import estimate
+from visionprefer_pipelines.polish import polish
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.run import run
 
@@ -107,15 +110,30 @@ def test_three_engines_make_one_dataset(tmp_path: Path, served: str) -> None:
     pictures = write_pictures(tmp_path / "pictures", 64)
     for i in range(17):  # half files: a whole shard, and one more
         (pictures / f"{i:04}.png").write_bytes((pictures / f"{i:04}.png").read_bytes()[:200])
-    of_vllm, said = go(pictures, tmp_path / "vllm")
+    # Ray may start a second engine, or not: it makes no difference.
+    of_vllm, said = go(pictures, tmp_path / "vllm", workers={"actors": [1, 2], "num_cpus": 0.5})
     assert "blocks-llava runs in vLLM, on the CPU" in said
     assert [tuple(counts) for counts in of_vllm.counts().values()] == [(47, 17, 0), (47, 0, 0)]
     assert any(commit.done == 0 for commit in of_vllm.replies.commits.values())
     of_transformers, _ = go(pictures, tmp_path / "transformers", engine="transformers")
     of_server, _ = go(pictures, tmp_path / "served", engine="openai", model="judge", api={"base_url": served})
     assert same(of_vllm, of_transformers)
+    failed = [folder.images.failed()["image_id"].to_pylist() for folder in (of_vllm, of_transformers, of_server)]
+    assert sorted(failed[0]) == sorted(failed[1]) == sorted(failed[2])
     assert same(of_server, of_transformers)
     assert pc.min(of_server.replies.table()["prompt_tokens"]).as_py() > 64  # the server counts
+
+
+def test_a_model_of_text_polishes_prompts(tmp_path: Path) -> None:
+    """Random weights say anything: only the grammar makes each reply one of use."""
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\na bird\n")
+    writer = random_models.llama(tmp_path / "writer")
+    asked = {"engine": "vllm", "model": str(writer), "temperature": 1.0, "max_new_tokens": 1200}
+    prompts = {"path": str(tmp_path / "prompts.txt"), "near_duplicate": None}
+    recipe = PolishRecipe.model_validate({"name": "polish", "prompts": prompts, "polish": asked})
+    with Progress(Console(quiet=True)) as progress:
+        counts = polish(recipe, str(tmp_path / "out"), progress)
+    assert counts == Counts(done=3, failed=0, pending=0)
 
 
 def test_what_a_run_will_take_is_reckoned_from_a_few_rows_in_vllm(tmp_path: Path) -> None:

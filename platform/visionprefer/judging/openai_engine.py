@@ -10,8 +10,10 @@ from visionprefer.errors import InputError, missing_extra
 from visionprefer.judging.budget import Budget, BudgetSpent, Charge, Pace
 from visionprefer.judging.engine import Reply, Request, chat
 from visionprefer.models import Model
+from visionprefer.retrying import retry_after
 
 LONGEST_WAIT = 60.0  # seconds between two tries, unless the server asks for more
+LONGEST_ASKED = 600.0  # the same, if it asks for more: a request that waits keeps others from its place
 LONGEST_ERROR = 300  # characters
 
 
@@ -209,7 +211,5 @@ def _wait(state: Any) -> float:
 
     chance: float = tenacity.wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT)(state)
     response: Any = getattr(state.outcome.exception(), "response", None)
-    try:
-        return float(response.headers["retry-after"]) + min(chance, 1.0)  # not all at once
-    except (AttributeError, KeyError, ValueError):
-        return chance
+    asked = retry_after(response.headers.get("retry-after")) if response is not None else 0.0
+    return min(asked, LONGEST_ASKED) + min(chance, 1.0) if asked else chance  # not all at once

@@ -1,11 +1,13 @@
 """Whatever a server does, every request ends as a reply or as an error that says why, and no limit is passed."""
 
 import base64
+import email.utils
 import io
 import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -123,10 +125,30 @@ def test_a_server_that_hangs_is_given_up(chat_server: Start) -> None:
     assert len(server.asked) == 2
 
 
-def test_a_server_that_says_when_is_asked_then_and_not_before(chat_server: Start) -> None:
-    server = chat_server(lambda n, body: problem(429, **{"retry-after": "0.7"}) if n == 0 else said())
+@pytest.mark.parametrize("as_date", [False, True])
+def test_a_server_that_says_when_is_asked_then_and_not_before(as_date: bool, chat_server: Start) -> None:
+    """A date says whole seconds, so that it may be nearer by almost one."""
+    after = email.utils.formatdate(time.time() + 2, usegmt=True) if as_date else "1"
+    server = chat_server(lambda n, body: problem(429, **{"retry-after": after}) if n == 0 else said())
     engine(server).ask(requests())
-    assert server.times[1] - server.times[0] >= 0.7
+    assert server.times[1] - server.times[0] >= (0.9 if as_date else 1)
+
+
+def test_a_server_that_asks_for_hours_is_asked_sooner(chat_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_engine, "LONGEST_ASKED", 0.3)
+    server = chat_server(lambda n, body: problem(429, **{"retry-after": "36000"}) if n == 0 else said())
+    [reply] = engine(server).ask(requests())
+    assert reply.text == VERDICT
+    assert server.times[1] - server.times[0] >= 0.3
+
+
+def test_tokens_a_minute_are_counted_as_they_were_and_not_as_they_might_have_been(chat_server: Start) -> None:
+    """Each request could take 4,300 tokens and takes 150: at 30,000 a minute that is 0.3 s, not 8.6."""
+    server = chat_server(lambda n, body: said())
+    asked = engine(server, tokens_per_minute=30_000, concurrency=1, image_tokens=4_186)
+    asked.ask(requests(4))
+    apart = [later - earlier for earlier, later in pairwise(server.times)]
+    assert all(0.25 <= seconds < 4 for seconds in apart)
 
 
 def test_a_cut_off_reply_is_marked(chat_server: Start) -> None:

@@ -59,7 +59,7 @@ class OpenAIEngine:
         if self.fatal:
             raise self.fatal
         replies = asyncio.run_coroutine_threadsafe(self._ask_all(requests), self._loop).result()
-        if self.fatal and not any(reply.text or reply.completion_tokens for reply in replies):
+        if self.fatal and not any(reply.text or reply.completion_tokens or reply.cost for reply in replies):
             raise self.fatal  # nothing is lost by it
         return replies
 
@@ -82,22 +82,23 @@ class OpenAIEngine:
             retry=tenacity.retry_if_exception(_may_pass),
             reraise=True,
         )
+        charges: list[Charge] = []  # of all tries: the answer to one that was lost may have been charged
         async with self._free:
             if self.fatal:
                 return Reply(None, 0, 0, error=f"not asked: {self.fatal}")
             try:
-                reply: Reply = await tries(self._try, request)
+                reply: Reply = await tries(self._try, request, charges)
+                self._answered = True
             except BudgetSpent as error:
                 self.fatal = error
-                return Reply(None, 0, 0, error=f"not asked: {error}")
+                reply = Reply(None, 0, 0, error=f"not asked: {error}")
             except openai.APIStatusError as error:
                 if self._concerns_all(error):
                     self.fatal = InputError(f"judge.api: {self._told(error)}. {_MEND.get(error.status_code, _PAY)}")
-                return Reply(None, 0, 0, error=self._told(error))
+                reply = Reply(None, 0, 0, error=self._told(error))
             except (openai.OpenAIError, TimeoutError, ValueError) as error:  # ValueError: an answer that is no JSON
-                return Reply(None, 0, 0, error=self._told(error))
-            self._answered = True
-            return reply
+                reply = Reply(None, 0, 0, error=self._told(error))
+            return reply._replace(cost=sum(charge.cost for charge in charges) if charges and self.api.price else None)
 
     def _concerns_all(self, error: Any) -> bool:
         """Whether no request has a chance; 403 and 404 say so unless others were answered: some servers moderate."""
@@ -105,11 +106,12 @@ class OpenAIEngine:
             return True
         return error.status_code in _MEND and not self._answered
 
-    async def _try(self, request: Request) -> Reply:
+    async def _try(self, request: Request, charges: list[Charge]) -> Reply:
         import openai
 
         worst, structured = self._worst(request), self.structured
         async with self._budget.reserve(self._price(*worst)) as charge:
+            charges.append(charge)
             await self._requests.wait()
             await self._tokens.wait(sum(worst))
             try:
@@ -123,7 +125,7 @@ class OpenAIEngine:
                 if error.status_code != 400 or not structured or "response_format" not in str(error):
                     raise
         self.structured = False  # this server cannot be held to a schema; replies are read strictly anyway
-        return await self._try(request)
+        return await self._try(request, charges)
 
     def _body(self, request: Request, structured: bool) -> dict[str, Any]:
         schema = {"name": "verdict", "strict": True, "schema": request.schema}
@@ -154,7 +156,6 @@ class OpenAIEngine:
             answered,
             error=error and self._told(error),
             cut_off=choice.finish_reason == "length",
-            cost=charge.cost if self.api.price else None,
         )
 
     def _worst(self, request: Request) -> tuple[int, int]:

@@ -261,9 +261,20 @@ def test_what_was_spent_before_counts(chat_server: Start) -> None:
 
 
 def test_a_lost_answer_counts_for_all_that_it_may_have_cost(chat_server: Start) -> None:
+    """Its row says so too, so that a run that is taken up again knows what was spent."""
     lost = Answer(200, said().body, {"content-type": "application/json"}, cut=0)
     server = chat_server(lambda n, body: lost if n == 0 else said())
     asking = engine(server, price=PRICES, budget=399, image_tokens=90)
+    [reply] = asking.ask(requests())
+    assert "of which 200 is spent" in str(reply.error)
+    assert (reply.text, reply.cost) == (None, 200)
     with pytest.raises(InputError, match="of which 200 is spent"):
         asking.ask(requests())
     assert len(server.asked) == 1
+
+
+def test_a_reply_costs_what_its_lost_tries_may_have_cost_too(chat_server: Start) -> None:
+    lost = Answer(200, said().body, {"content-type": "application/json"}, cut=0)
+    server = chat_server(lambda n, body: (lost, problem(429), said())[n])
+    [reply] = engine(server, price=PRICES, image_tokens=90).ask(requests())
+    assert (reply.text, reply.cost) == (VERDICT, 200 + 0 + 150)

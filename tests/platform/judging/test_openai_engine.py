@@ -206,7 +206,7 @@ def test_answers_that_came_before_the_key_ended_are_handed_over(chat_server: Sta
 def test_a_refusal_that_was_paid_for_is_handed_over_before_the_run_stops(chat_server: Start) -> None:
     server = chat_server(lambda n, body: said(None, refusal="no") if n == 0 else problem(401, "expired"))
     replies = engine(server, concurrency=1, price=PRICES).ask(requests(2))
-    assert [reply.cost for reply in replies] == [150, None]
+    assert [reply.cost for reply in replies] == [150, 0]
 
 
 def test_a_key_that_a_server_repeats_is_taken_out_of_the_reply(chat_server: Start) -> None:

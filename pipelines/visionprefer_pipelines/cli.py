@@ -17,7 +17,7 @@ from rich.text import Text
 from visionprefer.buckets import is_in_bucket
 from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
-from visionprefer.recipe_file import load_polish_recipe, load_recipe, recipe_schema
+from visionprefer.recipe_file import load_any_recipe, load_polish_recipe, load_recipe, recipe_schema
 from visionprefer_pipelines.cli_align import dpo, evaluate, finetune, ppo
 from visionprefer_pipelines.cli_jobs import jobs, logs, stop, submit
 from visionprefer_pipelines.cli_reward import rewards
@@ -273,9 +273,8 @@ def recipe_show(recipe: RecipeArgument, set_: Set = None) -> None:
     """Print a recipe with every field, defaults filled in."""
     import yaml
 
-    typer.echo(
-        yaml.safe_dump(_load(recipe, set_).model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False
-    )
+    found = load_any_recipe(path_of(recipe), set_)
+    typer.echo(yaml.safe_dump(found.model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False)
 
 
 @recipes.command("check")
@@ -287,12 +286,12 @@ def recipe_check(
         typer.Option(help="A file like cluster.yaml or kuberay/run.yaml: could such a cluster ever place all actors?"),
     ] = None,
 ) -> None:
-    """Check a recipe, and that its prompts and models are there."""
+    """Check a recipe of any kind, and that its prompts and models are there."""
     from visionprefer_pipelines.cluster_file import check_cluster
     from visionprefer_pipelines.demand import stages_of
     from visionprefer_pipelines.preparation import check
 
-    console, settings = console_of(), _load(recipe, set_)
+    console, settings = console_of(), load_any_recipe(path_of(recipe), set_)
     if cluster:
         for sentence in check_cluster(stages_of(settings), cluster):
             console.print(sentence)

@@ -4,14 +4,21 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from visionprefer.recipe import Recipe
+from visionprefer.align.ppo_recipe import PPORecipe
+from visionprefer.recipe import PolishRecipe, Recipe
 from visionprefer.settings import Workers
+from visionprefer.training_settings import TrainingSettings
 
 Amounts = dict[str, float]  # by resource: CPU, GPU and custom ones
 
 
-def stages_of(recipe: Recipe) -> dict[str, Workers]:
-    """Who works in a run, by the field that says how many they are."""
+def stages_of(recipe: Recipe | PolishRecipe | TrainingSettings) -> dict[str, Workers]:
+    """Who works in a run or a training, by the field that says how many they are."""
+    if isinstance(recipe, TrainingSettings):
+        drawing = {"rollout_workers": recipe.rollout_workers} if isinstance(recipe, PPORecipe) else {}
+        return {"workers": recipe.workers, **drawing}
+    if isinstance(recipe, PolishRecipe):
+        return {"polish.workers": recipe.polish.workers}
     stages = {"images.workers": recipe.images.workers, "judge.workers": recipe.judge.workers}
     if recipe.judge.engine == "vllm":
         stages["around the judge"] = Workers()  # who reads and commits the rows that its engines answer

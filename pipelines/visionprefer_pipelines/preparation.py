@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from visionprefer.align.ppo_recipe import PPORecipe
+from visionprefer.align.recipe import AlignRecipe
 from visionprefer.blocksworld.boundary import warning
 from visionprefer.errors import InputError
 from visionprefer.existing import Existing, list_existing, listing_digest
@@ -13,7 +15,8 @@ from visionprefer.judging.judge import judge_digest
 from visionprefer.models import Model, find_model, served_model
 from visionprefer.plan import Plan, plan_existing, plan_generation, write_plan
 from visionprefer.prompts import Prompts, clean_prompts, clean_text, read_prompts
-from visionprefer.recipe import ImageModel, JudgeSettings, Recipe
+from visionprefer.recipe import ImageModel, JudgeSettings, PolishRecipe, Recipe
+from visionprefer.reward.recipe import RewardRecipe
 from visionprefer.schema import REJECTED_PROMPTS, content_id
 from visionprefer.store import Store
 
@@ -68,8 +71,8 @@ def prepare(recipe: Recipe, store: Store) -> Prepared:
     return Prepared(manifest, models, judge, notes)
 
 
-def check(recipe: Recipe) -> list[str]:
-    """Find all that a recipe names, and write nothing.
+def check(recipe: Recipe | PolishRecipe | RewardRecipe | AlignRecipe) -> list[str]:
+    """Find all that a recipe names, and write nothing. What a training learns from is no part of its recipe.
 
     Returns:
         Sentences for the person at the terminal.
@@ -77,6 +80,16 @@ def check(recipe: Recipe) -> list[str]:
     Raises:
         InputError: if something that the recipe names cannot be used.
     """
+    if isinstance(recipe, RewardRecipe):
+        return [f"starts from {find_model(recipe.backbone, 'transformers', recipe.revision).label}"]
+    if isinstance(recipe, AlignRecipe):
+        model = find_model(recipe.model, "diffusers", recipe.revision, recipe.variant)
+        drawn = _counted(read_prompts(recipe.prompts, recipe.seed)) if isinstance(recipe, PPORecipe) else ""
+        return [f"teaches {model.label}", *filter(None, [drawn])]
+    if isinstance(recipe, PolishRecipe):
+        if recipe.polish.engine != "openai":
+            find_model(recipe.polish.model, "transformers", recipe.polish.revision)
+        return [_counted(read_prompts(recipe.prompts, recipe.seed))]
     _find_models(recipe, [])
     if found := _list(recipe):
         prompts, plan = _existing(recipe, found)
@@ -85,8 +98,11 @@ def check(recipe: Recipe) -> list[str]:
         prompts = read_prompts(recipe.prompts, recipe.seed)
         of_a_prompt = recipe.images.images_per_prompt * (len(recipe.images.models) if recipe.images.every_model else 1)
         images = f"{prompts.kept.num_rows * of_a_prompt} images to make and judge"
-    counts = f"{prompts.kept.num_rows} prompts kept, {prompts.rejected.num_rows} rejected"
-    return [*(f"· {note}" for note in _notes(recipe, prompts)), f"{counts}; {images}"]
+    return [*(f"· {note}" for note in _notes(recipe, prompts)), f"{_counted(prompts)}; {images}"]
+
+
+def _counted(prompts: Prompts) -> str:
+    return f"{prompts.kept.num_rows} prompts kept, {prompts.rejected.num_rows} rejected"
 
 
 def _notes(recipe: Recipe, prompts: Prompts) -> list[str]:

@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,13 +85,36 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     return _with_paths(_read(path, overrides, Recipe), path.resolve().parent)
 
 
-def _read(path: Path, overrides: list[str] | None, kind: type[AnyRecipe]) -> AnyRecipe:
+def load_any_recipe(
+    path: Path, overrides: list[str] | None = None
+) -> Recipe | PolishRecipe | RewardRecipe | DPORecipe | FinetuneRecipe | PPORecipe:
+    """Read a recipe of any kind, the one that has most of the file's fields, and check it. Like `load_recipe`."""
+    fields = _fields(path).keys()
+    return max(_LOADERS.items(), key=lambda each: len(fields & each[0].model_fields.keys()))[1](path, overrides)
+
+
+_LOADERS: dict[type[Settings], Callable[..., Any]] = {
+    Recipe: load_recipe,
+    PolishRecipe: load_polish_recipe,
+    RewardRecipe: load_reward_recipe,
+    DPORecipe: load_dpo_recipe,
+    FinetuneRecipe: load_finetune_recipe,
+    PPORecipe: load_ppo_recipe,
+}
+
+
+def _fields(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not a YAML file that can be read: {error}") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}: a recipe is a mapping of fields; this file holds {type(data).__name__}")
+    return data
+
+
+def _read(path: Path, overrides: list[str] | None, kind: type[AnyRecipe]) -> AnyRecipe:
+    data = _fields(path)
     for override in overrides or []:
         _override(data, override)
     try:

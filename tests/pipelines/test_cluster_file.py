@@ -108,6 +108,19 @@ def test_a_file_that_is_no_cluster_is_told(tmp_path: Path, text: str, told: str)
     assert told in str(raised.value)
 
 
+def test_trainings_are_checked_against_a_cluster_too(file: Path) -> None:
+    for recipe, told in (
+        ("blocks-ppo", "rollout_workers: 1 actors of 1 CPU"),
+        ("blocks-vpscore", "starts from blocks-b"),
+    ):
+        answer = CliRunner().invoke(app, ["recipe", "check", recipe, "--cluster", str(file)])
+        assert answer.exit_code == 0, answer.output
+        assert told in answer.output
+    refused = CliRunner().invoke(app, ["recipe", "check", "vpscore", "--cluster", str(file)])
+    assert isinstance(refused.exception, InputError)
+    assert "train" in str(refused.exception)
+
+
 def test_a_recipe_is_checked_against_a_cluster(file: Path) -> None:
     asked = ["recipe", "check", "quickstart", "--cluster", str(file)]
     answer = CliRunner().invoke(app, asked)

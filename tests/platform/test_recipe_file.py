@@ -7,7 +7,14 @@ import yaml
 
 from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
-from visionprefer.recipe_file import load_dpo_recipe, load_finetune_recipe, load_ppo_recipe, load_recipe, recipe_schema
+from visionprefer.recipe_file import (
+    load_any_recipe,
+    load_dpo_recipe,
+    load_finetune_recipe,
+    load_ppo_recipe,
+    load_recipe,
+    recipe_schema,
+)
 from visionprefer.settings import Range
 
 RECIPES = Path(__file__).parents[2] / "pipelines" / "visionprefer_pipelines" / "recipes"
@@ -182,3 +189,29 @@ def test_a_wrong_field_of_a_reward_is_told_with_its_nearest_name(tmp_path: Path)
     wrong = {"name": "r", "model": "m", "prompts": {"path": "p"}, "rewards": [{"scor": "fidelity"}]}
     with pytest.raises(InputError, match=r"rewards\.0\.scor: no such field; did you mean score\?"):
         load_ppo_recipe(written(tmp_path, wrong))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("quickstart", "Recipe"),
+        ("visionprefer", "Recipe"),
+        ("sdxl", "Recipe"),
+        ("vpscore", "RewardRecipe"),
+        ("blocks-vpscore", "RewardRecipe"),
+        ("dpo", "DPORecipe"),
+        ("sdxl-dpo", "DPORecipe"),
+        ("blocks-dpo", "DPORecipe"),
+        ("blocks-dreamsync", "FinetuneRecipe"),
+        ("blocks-ppo", "PPORecipe"),
+    ],
+)
+def test_a_recipe_is_of_the_kind_whose_fields_it_has(name: str, kind: str) -> None:
+    assert type(load_any_recipe(RECIPES / f"{name}.yaml")).__name__ == kind
+
+
+def test_a_training_recipe_with_a_wrong_word_is_still_told_as_one(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("name: mine\nmodel: builtin:blocks-sd-small\nbeta: 500\nstepz: 10\n")
+    with pytest.raises(InputError, match=r"stepz: no such field.*steps"):
+        load_any_recipe(file)

@@ -4,14 +4,15 @@ It goes into other people's training environments: it needs neither torch nor ra
 """
 
 import asyncio
+import email.utils
 import os
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import httpx
 import tenacity
 
-from visionprefer.retrying import retry_after
 from visionprefer_serve import wire
 from visionprefer_serve.wire import Answer
 
@@ -101,7 +102,7 @@ class _Course:
         if not response.is_success:
             told = f"{self.url} answered {response.status_code}: {response.text[:300]}"
             if response.status_code in _PASSING or _NOT_YET in response.text:
-                raise _AgainError(told, retry_after(response.headers.get("retry-after")))
+                raise _AgainError(told, _retry_after(response.headers.get("retry-after")))
             raise RewardError(told)
         try:
             answers = wire.read_answers(response.content)
@@ -223,3 +224,15 @@ def _wait(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     chance = tenacity.wait_random_exponential(multiplier=0.2, max=5)(state)
     return min(_LONGEST_WAIT, (error.after if isinstance(error, _AgainError) else 0) + chance)
+
+
+def _retry_after(header: str | None) -> float:
+    """Seconds that a Retry-After header asks for, in either of its forms."""
+    if header is None:
+        return 0.0
+    try:
+        if header.strip().isdecimal():
+            return float(header)
+        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0

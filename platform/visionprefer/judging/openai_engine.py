@@ -1,8 +1,10 @@
 """The engine `openai`: any server that speaks OpenAI's chat completions, asked about many images at once."""
 
 import asyncio
+import email.utils
 import os
 import threading
+import time
 from typing import Any
 
 from visionprefer.engine_settings import ApiSettings, EngineSettings
@@ -10,7 +12,6 @@ from visionprefer.errors import InputError, missing_extra
 from visionprefer.judging.budget import Budget, BudgetSpent, Charge, Pace
 from visionprefer.judging.engine import Reply, Request, chat
 from visionprefer.models import Model
-from visionprefer.retrying import retry_after
 
 LONGEST_WAIT = 60.0  # seconds between two tries, unless the server asks for more
 LONGEST_ASKED = 600.0  # the same, if it asks for more: a request that waits keeps others from its place
@@ -212,5 +213,19 @@ def _wait(state: Any) -> float:
 
     chance: float = tenacity.wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT)(state)
     response: Any = getattr(state.outcome.exception(), "response", None)
-    asked = retry_after(response.headers.get("retry-after")) if response is not None else 0.0
+    asked = _retry_after(response.headers.get("retry-after")) if response is not None else 0.0
     return min(asked, LONGEST_ASKED) + min(chance, 1.0) if asked else chance  # not all at once
+
+
+def _retry_after(header: str | None) -> float:
+    """Seconds that a Retry-After header asks for, a number or a date (RFC 9110, section 10.2.3); 0 if it is neither."""
+    if header is None:
+        return 0.0
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0

@@ -178,13 +178,13 @@ def _judge(recipe: Recipe, prepared: Prepared, images: pa.Table, made: StageEsti
     times = times if remote or len(times) == 1 else times[1:]  # the first warms up
     failed = sum(tables[1].num_rows for tables, _ in found)
     total = round(made.rows * (1 - made.failed / made.sampled) / shown * (1 + settings.swapped) * settings.repeats)
+    asked, answered = (_sum(replies[name].to_pylist(), total) for name in ("prompt_tokens", "completion_tokens"))
+    hours = _judging_hours(times, total, asked.expected + answered.expected, size, settings)
     return Estimate(
         images=made,
-        replies=StageEstimate(
-            rows=total, sampled=replies.num_rows, failed=failed, hours=_judging_hours(times, total, size, settings)
-        ),
-        prompt_tokens=_sum(replies["prompt_tokens"].to_pylist(), total),
-        completion_tokens=_sum(replies["completion_tokens"].to_pylist(), total),
+        replies=StageEstimate(rows=total, sampled=replies.num_rows, failed=failed, hours=hours),
+        prompt_tokens=asked,
+        completion_tokens=answered,
         cost=_sum(pc.fill_null(replies["cost"], 0.0).to_pylist(), total) if settings.api.price else None,
     )
 
@@ -197,13 +197,12 @@ def _shown_together(images: pa.Table, count: int) -> pa.Table:
     return images.append_column("repeat", pa.array(first, pa.int32()))
 
 
-def _judging_hours(times: Sequence[float], rows: int, size: int, settings: JudgeSettings) -> Spread:
+def _judging_hours(times: Sequence[float], rows: int, tokens: float, size: int, settings: JudgeSettings) -> Spread:
     if settings.engine != "openai":
         return _hours(times, -(-rows // size), settings.workers)
     spread = _sum([seconds / settings.api.concurrency / 3600 for seconds in times], rows)
-    if not settings.api.requests_per_minute:
-        return spread
-    least = rows / settings.api.requests_per_minute / 60
+    limits = (rows, settings.api.requests_per_minute), (tokens, settings.api.tokens_per_minute)
+    least = max(amount / most / 60 if most else 0.0 for amount, most in limits)
     return Spread(**{name: value and max(value, least) for name, value in spread.model_dump().items()})
 
 

@@ -67,7 +67,7 @@ def test_only_what_is_asked_for_is_started(cluster: dict[str, Any]) -> None:
     assert to_start(cluster, [{"CPU": 1}] * 17) == ({"cpu": 2}, 0)
     assert to_start(cluster, [{"CPU": 4, "GPU": 1, "draw": 1}] * 3) == ({"draw-spot": 3}, 0)
     assert to_start(cluster, [{"CPU": 4, "GPU": 1, "train": 1}] * 4) == ({"train-spot": 1}, 0)
-    assert to_start(cluster, [{"CPU": 4, "GPU": 1, "serve": 1}] * 3) == ({"serve": 2}, 1)
+    assert to_start(cluster, [{"CPU": 4, "GPU": 1, "serve": 1}] * 5) == ({"serve": 4}, 1)
 
 
 @pytest.mark.parametrize("pool", ["draw", "judge", "train"])
@@ -114,7 +114,7 @@ def test_the_endpoint_never_stands_on_a_spot_machine(cluster: dict[str, Any]) ->
     [model] = EndpointSettings.model_validate(config["applications"][0]["args"]).models.values()
     fewest_, most = model.workers.actors
     assert to_start(cluster, [wanted(model.workers)] * fewest_) == ({"serve": 1}, 0)
-    assert to_start(cluster, [wanted(model.workers)] * most) == ({"serve": 2}, 0)
+    assert to_start(cluster, [wanted(model.workers)] * most) == ({"serve": 4}, 0)
 
 
 def test_nodes_run_the_ray_and_the_extra_of_this_project(cluster: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ def test_the_config_is_what_ray_and_the_endpoint_take() -> None:
     config = yaml.safe_load(CONFIG.read_text())
     deployed = ServeDeploySchema.model_validate(config)
     settings = EndpointSettings.model_validate(deployed.applications[0].args)
-    assert settings.models["vpscore"].workers.actors == (1, 4)
+    assert settings.models["vpscore"].workers.actors == (1, 8)
     assert settings.tokens
 
 

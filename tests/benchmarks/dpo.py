@@ -9,9 +9,9 @@
 2. `visionprefer dpo` on Ray against our steps in this process: Ray's rate is that between the first and the last line
    of its history, checkpoints and reading in it. They take turns too.
 
-2026-11-25, 2 cores of an AMD EPYC on which much else ran, one thread each: all weights 6.64 steps/s, 1.69 of the plain
-script, losses at most 0.01 apart; LoRA of rank 16 6.38 steps/s, 1.85 of it, at most 0.0007 apart. All 256 images were
-encoded once in 0.9 s, the time of six steps. What else ran was too uneven to say what Ray adds.
+2026-11-27, 2 cores of an AMD EPYC, nothing else running, one thread: all weights 9.4 steps/s, 1.76 of the plain script,
+losses at most 0.002 apart; LoRA of rank 16 10.7 steps/s, 1.93 of it, at most 0.00007 apart. All 256 images were encoded
+once in 0.6 s, the time of six steps. On Ray 7.75 steps/s, checkpoints and reading in it, 0.65 of 11.9 in this process.
 """
 
 import argparse

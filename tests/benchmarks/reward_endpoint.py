@@ -10,10 +10,12 @@ All in one run, on one machine, the clients beside the server. The model has ran
    to nothing (two layers of 32) in the same Serve application.
 3. 32 clients, one item each at a time: items/s, against a FastAPI server that gives each request a forward of its own.
 
-2026-11-25, 2 cores of an AMD EPYC, no GPU, small-blip, 8 s each, with one replica of two threads: the bare model 36.7
-items/s; saturated 27.5, 0.75 of it (0.9 is wanted); one item took 132 ms, 76 more than the bare forward, and 33 more
-for next to nothing; 32 clients 17.7 items/s, 1.41 of the server without batches, in batches of 10.6 of 32.
+2026-11-27, 2 cores of an AMD EPYC, nothing else running, small-blip, 8 s each, two replicas of one thread: the bare
+model 96.4 items/s; saturated 83.0, 0.86 of it (0.9 is wanted), p50 3.0 s, p95 4.1 s, p99 4.3 s; one item took 70 ms, 32
+more than the bare forward, and 24 more for next to nothing; 32 clients 39.8 items/s, 2.01 of the server without
+batches, in batches of 6.6 of 32.
 
+On 2026-11-25, with one replica of two threads and other work beside it: 36.7 items/s bare, 27.5 saturated, 0.75 of it.
 Where the rest went, in CPU time of all processes of the saturated endpoint: 28.8 of 33.3 ms an item were the model's,
 as many as it takes alone; 0.9 Serve's controller, 0.7 each the client and the ingress, 0.8 GCS and raylet, 0.5 the
 proxy, and most of that by the second, not by the item. A pass of two threads on two cores waits for whichever core the

@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 
-from visionprefer.recipe_file import load_dpo_recipe, load_ppo_recipe, load_recipe, load_reward_recipe
+from visionprefer.recipe_file import load_any_recipe, load_recipe
 from visionprefer_pipelines.cluster_file import check_cluster
 from visionprefer_pipelines.demand import fewest, stages_of, wanted
 from visionprefer_serve.settings import EndpointSettings
@@ -93,19 +92,18 @@ def test_recipes_at_full_size_find_room(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("load", "name", "started"),
+    ("name", "started"),
     [
-        (load_reward_recipe, "vpscore", {"train-spot": 1}),
-        (load_dpo_recipe, "dpo", {"train-spot": 1}),
-        (load_dpo_recipe, "sdxl-dpo", {"train-spot": 1}),
-        (load_ppo_recipe, "ppo", {"train-spot": 1, "draw-spot": 4}),
+        ("vpscore", {"train-spot": 1}),
+        ("dpo", {"train-spot": 1}),
+        ("sdxl-dpo", {"train-spot": 1}),
+        ("ppo", {"train-spot": 1, "draw-spot": 4}),
     ],
 )
 def test_trainings_at_full_size_start_the_pools_that_they_are_for(
-    cluster: dict[str, Any], load: Callable[[Path], Any], name: str, started: dict[str, int]
+    cluster: dict[str, Any], name: str, started: dict[str, int]
 ) -> None:
-    recipe = load(RECIPES / f"{name}.yaml")
-    everybody = [recipe.workers, *([recipe.rollout_workers] if name == "ppo" else [])]
+    everybody = stages_of(load_any_recipe(RECIPES / f"{name}.yaml")).values()
     assert to_start(cluster, [wanted(each) for each in everybody for _ in range(fewest(each))]) == (started, 0)
 
 

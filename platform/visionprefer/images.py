@@ -95,7 +95,7 @@ class GenerateImages:
             else:
                 sound.append((row, image, flagged))
         with ThreadPoolExecutor() as threads:  # compressing 512² pixels takes a tenth as long as drawing them
-            done.extend(threads.map(lambda each: each[0] | self._image_columns(*each), sound))
+            done.extend(threads.map(lambda each: self._finished(*each), sound))
 
     def _smaller_batches(self) -> str:
         size = self.settings.batch_size
@@ -143,11 +143,11 @@ class GenerateImages:
         condition["prompt_embeds"] = _perturbed(condition["prompt_embeds"], rows)
         return condition
 
-    def _image_columns(self, row: Row, pixels: np.ndarray, unsafe: bool | None) -> Row:
+    def _finished(self, row: Row, pixels: np.ndarray, unsafe: bool | None) -> Row:
         image = Image.fromarray((pixels * 255).round().astype("uint8"))
         buffer = io.BytesIO()
         image.save(buffer, self.settings.format, lossless=True)
-        return {
+        return row | {
             "width": image.width,
             "height": image.height,
             "unsafe": None if unsafe is None else bool(unsafe),

@@ -128,8 +128,11 @@ def test_a_server_that_hangs_is_given_up(chat_server: Start) -> None:
 @pytest.mark.parametrize("as_date", [False, True])
 def test_a_server_that_says_when_is_asked_then_and_not_before(as_date: bool, chat_server: Start) -> None:
     """A date says whole seconds, so that it may be nearer by almost one."""
-    after = email.utils.formatdate(time.time() + 2, usegmt=True) if as_date else "1"
-    server = chat_server(lambda n, body: problem(429, **{"retry-after": after}) if n == 0 else said())
+
+    def after() -> str:
+        return email.utils.formatdate(time.time() + 2, usegmt=True) if as_date else "1"
+
+    server = chat_server(lambda n, body: problem(429, **{"retry-after": after()}) if n == 0 else said())
     engine(server).ask(requests())
     assert server.times[1] - server.times[0] >= (0.9 if as_date else 1)
 

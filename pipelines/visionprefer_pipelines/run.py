@@ -17,10 +17,10 @@ from visionprefer.judging.scores import judgements
 from visionprefer.recipe import Recipe
 from visionprefer.report import write_report
 from visionprefer.run_folder import RunFolder
-from visionprefer.schema import content_id
+from visionprefer.schema import JUDGEMENTS, content_id
 from visionprefer.settings import Workers
-from visionprefer.statistics import spent, statistics
-from visionprefer.store import Commit, Store
+from visionprefer.statistics import FILE, spent, statistics
+from visionprefer.store import Commit, Shards, Store
 from visionprefer.training_table import write_training
 from visionprefer_pipelines.demand import stages_of
 from visionprefer_pipelines.extras import versions
@@ -30,6 +30,7 @@ from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES, Progress
 from visionprefer_pipelines.tables import Tables
 
 MANIFEST_SECONDS = 15.0  # between two writings of the manifest during a run
+ROWS_PER_GROUP = 2**16  # of judgements and preferences: readers decode whole row groups
 PACKAGES = ("visionprefer", "torch", "diffusers", "transformers", "ray", "pyarrow")
 
 
@@ -174,25 +175,34 @@ def _derive(recipe: Recipe, store: Store, manifest: dict[str, Any], progress: Pr
     progress.say("comparing the scores, and writing the training table")
     manifest.pop("derived", None)
     store.write_manifest(manifest)
-    by_judge = [judgements(shards.table()) for shards in replies]
-    scores = pa.concat_tables(by_judge)
+    files, training = _compare(recipe, folder, replies, digest)
+    files |= _ask_oracle(recipe, folder, progress)
+    derived = {"digest": digest, "files": files, "training": training, "packages": versions(PACKAGES)}
+    folder.manifest["derived"] = derived
+    store.write(FILE, statistics(folder).model_dump_json(indent=1).encode())
+    write_report(folder)
+    store.write_manifest(manifest | {"derived": derived})
+    return folder
+
+
+def _compare(
+    recipe: Recipe, folder: RunFolder, replies: list[Shards], digest: str
+) -> tuple[dict[str, str], list[str]]:
+    """Write judgements, preferences and the training table. Returns the SHA-256 of each file, and training's files."""
+    store = folder.store
+    by_judge = [
+        pa.concat_tables([JUDGEMENTS.empty_table(), *map(judgements, shards.tables())]).combine_chunks()
+        for shards in replies
+    ]
+    files = {"judgements.parquet": store.write_table("judgements.parquet", pa.concat_tables(by_judge), ROWS_PER_GROUP)[0]}
+    by_judge = [table.drop_columns("rationale") for table in by_judge]  # the most of their bytes
     plan = folder.plan(["image_id", "prompt_id", "prompt", "split", "candidate"])
     if recipe.preferences.judges == "vote":
         pairs = voted_preferences(by_judge, plan, recipe.preferences)
     else:
-        pairs = preferences(scores, plan, recipe.preferences)
-    files = {
-        "judgements.parquet": store.write_table("judgements.parquet", scores)[0],
-        "preferences.parquet": store.write_table("preferences.parquet", pairs)[0],
-    }
-    training = write_training(store, pairs, folder.images, digest)
-    files |= _ask_oracle(recipe, folder, progress)
-    derived = {"digest": digest, "files": files, "training": training, "packages": versions(PACKAGES)}
-    folder.manifest["derived"] = derived
-    store.write("statistics.json", statistics(folder).model_dump_json(indent=1).encode())
-    write_report(folder)
-    store.write_manifest(manifest | {"derived": derived})
-    return folder
+        pairs = preferences(pa.concat_tables(by_judge), plan, recipe.preferences)
+    files["preferences.parquet"] = store.write_table("preferences.parquet", pairs, ROWS_PER_GROUP)[0]
+    return files, write_training(store, pairs, folder.images, digest)
 
 
 def _ask_oracle(recipe: Recipe, folder: RunFolder, progress: Progress) -> dict[str, str]:

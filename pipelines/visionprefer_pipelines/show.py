@@ -17,7 +17,7 @@ from visionprefer.judging.scores import judgements
 from visionprefer.recipe import Recipe
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL
-from visionprefer.statistics import spent, statistics, tables
+from visionprefer.statistics import read_statistics, spent, tables
 from visionprefer.statistics.tables import NOTHING, share
 from visionprefer.statistics.tables import Table as TextTable
 from visionprefer.store import Counts, Store
@@ -36,7 +36,7 @@ def show(run_dir: str, console: Console) -> None:
     if not folder.is_finished:
         console.print(f"Not finished. To go on: visionprefer run RECIPE --out {shlex.quote(run_dir)}")
         return
-    print_tables(tables(statistics(folder)), console)
+    print_tables(tables(read_statistics(folder)), console)
     _compare(folder, console)
 
 
@@ -218,7 +218,7 @@ def summary(folder: RunFolder, console: Console, seconds: float, retry: str) -> 
 
 def _oracle(folder: RunFolder, console: Console) -> None:
     """In a line each, how right the images and the judge are."""
-    figures = statistics(folder).oracle
+    figures = read_statistics(folder).oracle
     if figures is None:
         return
     right = [f"{model.fully_right:.0%} of the images of {model.model or 'unknown make'}" for model in figures.models]

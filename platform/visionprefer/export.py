@@ -12,7 +12,7 @@ from visionprefer.errors import InputError
 from visionprefer.judging import joint_rubric, rubric
 from visionprefer.layouts import Layout, hpdv2, huggingface, pickapic
 from visionprefer.run_folder import RunFolder
-from visionprefer.statistics import Table, statistics, tables
+from visionprefer.statistics import Table, read_statistics, tables
 from visionprefer.store import Store
 
 LAYOUTS = {"hf": huggingface, "pickapic": pickapic, "hpdv2": hpdv2}
@@ -67,7 +67,7 @@ def dataset_card(run: RunFolder, layout: Layout) -> str:
         images=counts["images"],
         replies=counts["replies"],
         layout=layout,
-        tables=tables(statistics(run)),
+        tables=tables(read_statistics(run)),
         rubric=asked,
         rubric_digest=digest,
         lineage=_lineage(run),

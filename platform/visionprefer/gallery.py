@@ -54,8 +54,8 @@ class Gallery:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._judgements = run.judgements()
-        self._scored = scores(self._judgements, run.images.table(COLUMNS), run.recipe.preferences.weights)
+        judgements = run.judgements(["image_id", "scorer", "score"])
+        self._scored = scores(judgements, run.images.table(COLUMNS), run.recipe.preferences.weights)
         self._margins = _margins(self._scored)
         self._by_margin = sorted(self._margins, key=lambda i: (-_or(self._margins[i], -1), i))
 
@@ -84,8 +84,8 @@ class Gallery:
         prompt_ids = list(prompt_ids)
         wanted = pa.array(prompt_ids, pa.string())
         rationales: dict[tuple[str, str], list[str]] = defaultdict(list)
-        judgements = self._judgements.filter(pc.is_in(self._judgements["prompt_id"], wanted))
-        for row in judgements.select(["image_id", "scorer", "rationale"]).to_pylist():
+        judgements = self._run.judgements(["prompt_id", "image_id", "scorer", "rationale"])
+        for row in judgements.filter(pc.is_in(judgements["prompt_id"], wanted)).to_pylist():
             rationales[row["image_id"], row["scorer"]] += [row["rationale"]] if row["rationale"] else []
         oracle = self._run.oracle()
         assessed = [] if oracle is None else oracle.filter(pc.is_in(oracle["prompt_id"], wanted)).to_pylist()

@@ -15,7 +15,7 @@ from visionprefer.blocksworld.boundary import warning
 from visionprefer.gallery import Gallery
 from visionprefer.judging.rubric import SCORES
 from visionprefer.run_folder import RunFolder
-from visionprefer.statistics import statistics, tables
+from visionprefer.statistics import read_statistics, tables
 
 MOST_PICTURES = 400  # in the grid: with the bytes of a thumbnail, this keeps the file below 15 MB
 MOST_CONTRASTS = 12  # best against worst
@@ -57,7 +57,7 @@ def write_report(run: RunFolder, path: str | None = None, most_prompts: int = 48
 def report(run: RunFolder, most_prompts: int = 48) -> str:
     """The report as HTML; see `write_report`."""
     run.check_finished()
-    figures = statistics(run)
+    figures = read_statistics(run)
     gallery = Gallery(run)
     in_grid, in_contrast = gallery.spread(most_prompts, MOST_PICTURES), gallery.contrasts(MOST_CONTRASTS)
     prompts = gallery.prompts([*in_grid, *in_contrast])

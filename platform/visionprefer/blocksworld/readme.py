@@ -12,7 +12,7 @@ import typer
 from visionprefer.blocksworld import comparison
 from visionprefer.errors import InputError
 from visionprefer.run_folder import RunFolder
-from visionprefer.statistics import Table, statistics, tables
+from visionprefer.statistics import Table, read_statistics, tables
 from visionprefer.store import Store
 
 QUICKSTART, COMPARISON = "<!-- what the quickstart showed -->\n", "<!-- what the comparison showed -->\n"
@@ -43,7 +43,7 @@ def readme(
 
 
 def _of_quickstart(run: Path) -> list[Table]:
-    found = [table for table in tables(statistics(RunFolder(Store(str(run))))) if table.title in TOLD]
+    found = [table for table in tables(read_statistics(RunFolder(Store(str(run))))) if table.title in TOLD]
     if not found:
         raise InputError(f"{run}: no built-in model was used there. Give a finished run of the quickstart")
     return sorted(found, key=lambda table: TOLD.index(table.title))

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import ValidationError
 
 from visionprefer.blocksworld.agreement import agreement
 from visionprefer.judging.consistency import positions, self_consistency
 from visionprefer.judging.scores import Scores, scores
 from visionprefer.run_folder import RunFolder
-from visionprefer.schema import OVERALL
+from visionprefer.schema import JUDGEMENTS, OVERALL
 from visionprefer.statistics.figures import (
     AspectFigures,
     PromptFigures,
@@ -25,12 +26,27 @@ from visionprefer.statistics.figures import (
 from visionprefer.statistics.win_rates import win_rates
 from visionprefer.store import Counts, Shards
 
+FILE = "statistics.json"  # of a finished run
 DRAWN = ("model", "guidance_scale", "num_inference_steps")  # what images of a prompt differ in
+SCORED = ["image_id", "scorer", "score"]  # of judgements
 BIN = 0.5  # points of score
 LONGEST_REASON = 160  # characters
 
 # What differs between failures of one kind: quoted text (to the end, where it was cut off) and numbers.
 _PARTICULARS = re.compile(r"""(?<!\w)(?:'.*?(?:'(?!\w)|$)|".*?(?:"(?!\w)|$)|\d+(?:[.,]\d+)*(?!\w))""")
+
+
+def read_statistics(run: RunFolder) -> Statistics:
+    """What was counted when a run was finished; counted anew if another version wrote that.
+
+    Raises:
+        InputError: if the run is not finished.
+    """
+    run.check_finished()
+    try:
+        return Statistics.model_validate_json(run.store.read(FILE))
+    except (FileNotFoundError, ValidationError):
+        return statistics(run)
 
 
 def statistics(run: RunFolder) -> Statistics:
@@ -39,12 +55,12 @@ def statistics(run: RunFolder) -> Statistics:
     Raises:
         InputError: if the run is not finished.
     """
-    preferences = run.preferences().select(["prompt_id", "image_id_0", "image_id_1", "aspect", "label"])
+    preferences = run.preferences(["prompt_id", "image_id_0", "image_id_1", "aspect", "label"])
     prompts = run.prompts()
     images = run.images.table(["image_id", "prompt_id", "prompt", "split", "candidate", *DRAWN])
-    judgements, oracle, weights = run.judgements(), run.oracle(), run.recipe.preferences.weights
+    again = _asked_again(run, images, preferences)
+    judgements, oracle, weights = run.judgements(SCORED), run.oracle(), run.recipe.preferences.weights
     scored = scores(judgements, images, weights)
-    own = judgements.filter(pc.field("judge") == run.manifest["judges"][run.manifest["judge"]]["model"])
     overall = preferences.filter(pc.field("aspect") == OVERALL)
     counts = run.counts()
     return Statistics(
@@ -61,8 +77,7 @@ def statistics(run: RunFolder) -> Statistics:
         sources=_sources(scored),
         win_rates={column: win_rates(overall, images, column) for column in DRAWN},
         prompts_without_choice=prompts.num_rows - _with_choice(preferences),
-        self_consistency=self_consistency(own, images, preferences, run.recipe.preferences),
-        positions=positions(own),
+        **again,
         oracle=agreement(judgements, oracle, images, weights) if oracle is not None else None,
     )
 
@@ -75,6 +90,14 @@ def _prompts(prompts: pa.Table, rejected: pa.Table, not_sampled: int) -> PromptF
         splits=_counted(prompts["split"].to_pylist()),
         reject_reasons=_counted([reason.partition(":")[0] for reason in rejected["reason"].to_pylist()]),
     )
+
+
+def _asked_again(run: RunFolder, images: pa.Table, preferences: pa.Table) -> dict[str, Any]:
+    """How far the judge of the recipe agrees with itself, and what it gives to places."""
+    names = [name for name in JUDGEMENTS.names if name != "rationale"]  # the most of their bytes
+    own = run.judgements(names).filter(pc.field("judge") == run.manifest["judges"][run.manifest["judge"]]["model"])
+    consistency = self_consistency(own, images, preferences, run.recipe.preferences)
+    return {"self_consistency": consistency, "positions": positions(own)}
 
 
 def _rows(shards: Shards, counts: Counts) -> dict[str, Any]:
@@ -129,7 +152,8 @@ def _sources(scored: Scores) -> list[SourceFigures]:
 
 def _with_choice(preferences: pa.Table) -> int:
     """Prompts that have a pair which is no tie."""
-    return int(pc.count_distinct(preferences.filter(pc.field("label") != 0.5)["prompt_id"]).as_py())
+    chosen = pc.not_equal(preferences["label"], 0.5)
+    return int(pc.count_distinct(preferences["prompt_id"].filter(chosen)).as_py())
 
 
 def _mean(score_N: np.ndarray) -> float | None:

@@ -47,6 +47,8 @@ def train(folder: Path, image_models: list[Path], seed: int) -> None:
     model = _model(processor.tokenizer)
     with ThreadPoolExecutor() as beside:
         made = beside.submit(judge_data.examples, EXAMPLES, seed, image_models)
+        if data.DEVICE == "cpu":  # it is the same cores that would do both
+            made.result()
         learn_words(model, processor, folder / "words", seed)
     examples, pictures = made.result()
     vision.train(model.model.vision_tower, examples, pictures, folder / "vision", seed)

@@ -115,14 +115,17 @@ def tables(figures: AuditFigures) -> list[Table]:
         [aspect, f"{of.pairs:,}", share(of.agreement), interval(of.low, of.high), share(of.tie_rate)]
         for aspect, of in figures.aspects.items()
     ]
-    by_place = {(of.points, of.aspect): f"{share(of.agreement)} ({of.pairs:,})" for of in figures.certainties}
+    by_place = {
+        (of.points, of.aspect): f"{share(of.agreement)} ({100 * of.low:.0f}–{100 * of.high:.0f}; {of.pairs:,})"
+        for of in figures.certainties
+    }
     certainty = [
         [str(points), *(by_place.get((points, aspect), NOTHING) for aspect in figures.aspects)]
         for points in sorted({of.points for of in figures.certainties})
     ]
     told = [
         Table("Agreement", ["aspect", "pairs", "agreement", "95 % interval", "judge's ties"], agreement),
-        Table("Agreement by points between the scores (pairs)", ["points", *figures.aspects], certainty),
+        Table("Agreement by points between the scores (95 % interval; pairs)", ["points", *figures.aspects], certainty),
         *(_leaning(column, leanings) for column, leanings in figures.leanings.items()),
     ]
     return [table for table in told if table.rows]

@@ -46,6 +46,8 @@ def brought_here(name: str) -> Path:
         if not folder.exists():
             unfinished = folder.with_name(uuid.uuid4().hex)
             try:
+                for path, *_ in there:  # not all buckets list folders, and who copies makes those alone that are listed
+                    (unfinished / path[len(prefix) :].strip("/")).parent.mkdir(parents=True, exist_ok=True)
                 fs.copy_files(prefix, str(unfinished), files, fs.LocalFileSystem())
                 unfinished.rename(folder)
             except OSError as error:

@@ -104,8 +104,10 @@ class Store:
 
     def names(self, folder: str) -> list[str]:
         """Files and folders directly in a folder, but hidden ones, sorted."""
-        selector = fs.FileSelector(f"{self._prefix}/{folder}".rstrip("/"), allow_not_found=True)
-        names = (info.base_name for info in self._files.get_file_info(selector))
+        path = f"{self._prefix}/{folder}".rstrip("/")
+        # Some buckets have no folders of their own, but those in the names of their files.
+        selector = fs.FileSelector(path, allow_not_found=True, recursive=not self._local)
+        names = {info.path[len(path) :].strip("/").partition("/")[0] for info in self._files.get_file_info(selector)}
         return sorted(name for name in names if not name.startswith("."))
 
     def delete(self, name: str) -> None:

@@ -38,25 +38,41 @@ def environment() -> dict[str, str]:
     return os.environ | token | {"PATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
 
 
-@pytest.fixture
-def dashboard(tmp_path: Path, environment: dict[str, str]) -> Iterator[str]:
-    """The address of a cluster of one node, on loopback."""
-    port = free_port()
-    # A socket's path has at most 107 characters, and pytest's folders are long.
-    with tempfile.TemporaryDirectory(prefix="ray") as session, (tmp_path / "log").open("w") as log:
-        command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={session}"]
-        ports = ["--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--dashboard-port={port}"]
-        cluster = psutil.Popen([*command, *ports], stdout=log, stderr=log, env=environment)
+class Cluster:
+    """A cluster of one node on loopback, that can be lost with all that runs on it, and started anew."""
+
+    def __init__(self, log: Path, environment: dict[str, str]) -> None:
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self._log, self._environment = log, environment
+
+    def start(self) -> None:
+        # A socket's path has at most 107 characters, and pytest's folders are long.
+        self._session = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
+        command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={self._session.name}"]
+        ports = ["--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--dashboard-port={self.port}"]
+        with self._log.open("a") as log:
+            self._head = psutil.Popen([*command, *ports], stdout=log, stderr=log, env=self._environment)
         deadline = time.monotonic() + 90
-        while not listens(port) and time.monotonic() < deadline:
-            assert cluster.poll() is None, (tmp_path / "log").read_text()
+        while not listens(self.port) and time.monotonic() < deadline:
+            assert self._head.poll() is None, self._log.read_text()
             time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-        processes = [*cluster.children(recursive=True), cluster]
+
+    def lose(self) -> None:
+        processes = [*self._head.children(recursive=True), self._head]
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(processes, timeout=20)
+        self._session.cleanup()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, environment: dict[str, str]) -> Iterator[Cluster]:
+    started = Cluster(tmp_path / "log", environment)
+    started.start()
+    yield started
+    started.lose()
 
 
 def listens(port: int) -> bool:
@@ -69,11 +85,34 @@ def visionprefer(*command: str, environment: dict[str, str]) -> subprocess.Compl
     return subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_the_wheel_and_the_recipe_run_as_a_job_that_is_submitted_again_when_it_dies(
-    dashboard: str, environment: dict[str, str], tmp_path: Path, tiny_sd: Path, tiny_llava: Path
+def shards(out: Path) -> int:
+    return len(list((out / "images").glob("*.parquet")))
+
+
+def driver_of(out: Path) -> psutil.Process | None:
+    """The job that writes there."""
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if "visionprefer_pipelines.cli" in command and "run" in command and str(out) in command:
+            return process
+    return None
+
+
+def when_there_are(out: Path, images: int) -> None:
+    """Wait until a job has written so many shards."""
+    deadline = time.monotonic() + 240
+    while shards(out) < images or driver_of(out) is None:
+        assert time.monotonic() < deadline, f"{shards(out)} shards"
+        time.sleep(0.05)
+
+
+def test_the_wheel_and_the_recipe_run_as_a_job_and_whatever_ends_it_the_next_goes_on(
+    cluster: Cluster, environment: dict[str, str], tmp_path: Path, tiny_sd: Path, tiny_llava: Path
 ) -> None:
-    """The job is killed with the first images there; the same command takes it up, and nothing is made twice."""
-    (tmp_path / "prompts.txt").write_text("".join(f"a red cat, number {number}\n" for number in range(12)))
+    """One job is stopped by its user. The next dies, and is submitted again; that one is lost with its whole cluster,
+    and is submitted to the cluster that stands there instead. Nothing is made twice.
+    """
+    (tmp_path / "prompts.txt").write_text("".join(f"a red cat, number {number}\n" for number in range(20)))
     recipe = {
         "name": "trial",
         "prompts": {"path": "prompts.txt", "near_duplicate": None},
@@ -86,42 +125,49 @@ def test_the_wheel_and_the_recipe_run_as_a_job_that_is_submitted_again_when_it_d
         "judge": {"model": str(tiny_llava), "rationale_length": 10},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    out, killed = tmp_path / "out", []
-
-    def kill() -> None:
-        """The job's driver, once, when the first images are there."""
-        while not list((out / "images").glob("*.parquet")):
-            time.sleep(0.05)
-        for process in psutil.process_iter(["cmdline"]):
-            command = process.info["cmdline"] or []
-            if "visionprefer_pipelines.cli" in command and "run" in command and str(out) in command:
-                process.kill()
-                killed.append(process.pid)
-
-    killer = threading.Thread(target=kill, daemon=True)
-    killer.start()
-    at = f"--address={dashboard}"
+    out, at = tmp_path / "out", f"--address={cluster.address}"
     submitted = ("submit", str(tmp_path / "recipe.yaml"), "--out", str(out), at)
-    done = visionprefer(*submitted, "--retries=2", environment=environment)
+
+    detached = visionprefer(*submitted, "--detach", environment=environment)
+    assert detached.returncode == 0, detached.stdout + detached.stderr
+    first = re.findall(r"(trial-\S+): submitted", detached.stdout)[0]
+    assert f"visionprefer stop {first} {at}".replace("=", " ") in " ".join(detached.stdout.split())
+    when_there_are(out, 1)
+    assert f"{first}: stopped" in visionprefer("stop", first, at, environment=environment).stdout
+    assert "had ended already" in visionprefer("stop", first, at, environment=environment).stdout
+    assert "stopped" in visionprefer("jobs", at, environment=environment).stdout
+    before = shards(out)
+    assert 0 < before < 20
+
+    def end() -> None:
+        when_there_are(out, before + 1)
+        driver_of(out).kill()
+        when_there_are(out, shards(out) + 1)
+        cluster.lose()
+        cluster.start()
+
+    ending = threading.Thread(target=end, daemon=True)
+    ending.start()
+    done = visionprefer(*submitted, "--retries=3", environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert killed
-    first, second = re.findall(r"(trial-\S+): submitted", done.stdout)
-    assert f"{first}: failed" in done.stdout
-    assert f"{second}: succeeded" in done.stdout
-    assert "24 planned = 24 done + 0 failed" in done.stdout
-    assert [tuple(counts) for counts in RunFolder(Store(out)).counts().values()] == [(24, 0, 0), (24, 0, 0)]
+    assert not ending.is_alive()
+    second, third, fourth = re.findall(r"(trial-\S+): submitted", done.stdout)
+    assert f"{second}: failed" in done.stdout
+    assert f"{third}: the cluster does not answer" in " ".join(done.stdout.split())
+    assert f"{fourth}: succeeded" in done.stdout
+    assert "40 planned = 40 done + 0 failed" in done.stdout
+    assert [tuple(counts) for counts in RunFolder(Store(out)).counts().values()] == [(40, 0, 0), (40, 0, 0)]
 
     listed = visionprefer("jobs", at, environment=environment).stdout
-    assert second in listed and "succeeded" in listed and "failed" in listed
-    assert "24 planned" in visionprefer("logs", second, at, environment=environment).stdout
-    assert "had ended already" in visionprefer("stop", second, at, environment=environment).stdout
+    assert fourth in listed and "succeeded" in listed and third not in listed
+    assert "40 planned" in visionprefer("logs", fourth, at, environment=environment).stdout
     bearer = {"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"}
-    about = httpx.get(f"{dashboard}/api/jobs/{second}", headers=bearer).raise_for_status().json()
+    about = httpx.get(f"{cluster.address}/api/jobs/{fourth}", headers=bearer).raise_for_status().json()
     assert about["runtime_env"]["py_modules"][0].endswith(".whl")
 
     unknown = visionprefer("logs", "nobody", at, environment=environment)
     assert unknown.returncode == 2
-    assert f"nobody: the cluster has no such job. Its jobs: {second}, {first}" in unknown.stderr
+    assert f"nobody: the cluster has no such job. Its jobs: {fourth}" in unknown.stderr
 
 
 def test_where_no_cluster_is_that_is_told(environment: dict[str, str], tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
-"""Models in buckets are brought to the machine that loads them, on an S3 server."""
+"""Models in buckets are brought to the machine that loads them, on servers of S3 and of Google Cloud Storage."""
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from visionprefer.buckets import brought_here
 from visionprefer.errors import InputError
 from visionprefer.models import find_model
-from visionprefer.store import Store
+from visionprefer.store import Shards, Store
+
+ONE = pa.schema([("x", pa.int64())])
 
 
 @pytest.fixture(autouse=True)
@@ -20,15 +23,15 @@ def test_a_folder_of_this_machine_is_itself() -> None:
     assert brought_here("runs/dpo") == Path("runs/dpo")
 
 
-def test_a_model_in_a_bucket_is_the_model_that_was_put_there(bucket: str, tiny_sd: Path) -> None:
-    Store(f"{bucket}/models/tiny").add_folder(tiny_sd)
-    there, here = find_model(f"{bucket}/models/tiny", "diffusers"), find_model(str(tiny_sd), "diffusers")
+def test_a_model_in_a_bucket_is_the_model_that_was_put_there(any_bucket: str, tiny_sd: Path) -> None:
+    Store(f"{any_bucket}/models/tiny").add_folder(tiny_sd)
+    there, here = find_model(f"{any_bucket}/models/tiny", "diffusers"), find_model(str(tiny_sd), "diffusers")
     assert (there.digest, there.label) == (here.digest, "tiny")
     assert Path(there.location).is_dir()
 
 
-def test_it_is_copied_once_and_again_when_it_has_changed(bucket: str, cache: Path) -> None:
-    store = Store(f"{bucket}/models/small")
+def test_it_is_copied_once_and_again_when_it_has_changed(any_bucket: str, cache: Path) -> None:
+    store = Store(f"{any_bucket}/models/small")
     store.write("part/weights", b"one")
     store.write("config.json", b"{}")
     first = brought_here(store.root)
@@ -47,10 +50,35 @@ def test_what_is_not_there_is_told(bucket: str, name: str) -> None:
         brought_here(name)
 
 
-def test_folders_of_a_bucket_go_with_all_that_is_in_them(bucket: str) -> None:
-    store = Store(f"{bucket}/out")
+def test_what_was_committed_is_found_there_and_what_is_damaged_is_set_aside(any_bucket: str) -> None:
+    store = Store(f"{any_bucket}/run")
+    shards = Shards(store, "images", ONE)
+    commits = [shards.write(unit, 0, ONE.empty_table(), pa.table({"x": [1]}, ONE)) for unit in ("000000", "000001")]
+    listed = [list(commit) for commit in commits]
+    assert shards.recover(listed) == []
+    assert shards.counts(2) == (0, 2, 0)
+    store.write("images/000001.0.parquet", b"PAR1")
+    assert shards.recover(listed) == ["images/000001.0.parquet"]
+    assert shards.counts(2) == (0, 1, 1)
+    assert store.read("damaged/images/000001.0.parquet") == b"PAR1"
+    with pytest.raises(FileNotFoundError):
+        store.read("images/000001.0.parquet")
+
+
+def test_folders_of_a_bucket_go_with_all_that_is_in_them(any_bucket: str) -> None:
+    store = Store(f"{any_bucket}/out")
     store.write("checkpoints/one/state", b"1")
     store.write("training.json", b"{}")
     store.delete_folder("checkpoints")
     store.delete_folder("checkpoints")
     assert store.names("") == ["training.json"]
+
+
+def test_a_folder_is_seen_by_what_lies_in_it(any_bucket: str) -> None:
+    """Else a run would be begun among the files of something else."""
+    store = Store(f"{any_bucket}/else")
+    assert store.names("") == []
+    store.write("checkpoints/one/state", b"1")
+    store.write("other", b"1")
+    assert store.names("") == ["checkpoints", "other"]
+    assert store.names("checkpoints") == ["one"]

@@ -39,6 +39,8 @@ class Certainty(_Figures):
     points: int  # between the scores, rounded, at least 1
     pairs: int
     agreement: float
+    low: float  # of the 95 % interval, prompts taken for independent
+    high: float
 
 
 class Leaning(_Figures):
@@ -89,12 +91,14 @@ def certainties(pairs: pa.Table) -> list[Certainty]:
     """How often the judge is right where it is more or less certain; its ties, which say nothing, are left out."""
     decided = pairs.filter(pc.field("said") != 0)
     points_P = np.maximum(1, np.floor(decided["margin"].to_numpy() + 0.5)).astype(int)
-    rows = decided.append_column("points", pa.array(points_P)).append_column("right", pa.array(_wins(decided)))
-    found = rows.group_by(["aspect", "points"]).aggregate([("right", "mean"), ("right", "count")]).sort_by("points")
-    return [
-        Certainty(aspect=row["aspect"], points=row["points"], pairs=row["right_count"], agreement=row["right_mean"])
-        for row in found.to_pylist()
-    ]
+    found = []
+    for points in np.unique(points_P).tolist():
+        so_far_apart = decided.filter(pa.array(points_P == points))
+        for aspect in so_far_apart["aspect"].unique().to_pylist():
+            of = _agreement(so_far_apart.filter(pc.field("aspect") == aspect))
+            figures = of.model_dump(exclude={"tie_rate"})
+            found.append(Certainty(aspect=aspect, points=points, **figures))
+    return found
 
 
 def leanings(pairs: pa.Table, images: pa.Table, column: str) -> list[Leaning]:

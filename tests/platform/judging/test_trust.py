@@ -85,6 +85,8 @@ def test_certainty_is_counted_by_the_points_between_the_scores() -> None:
     )
     found = {(of.aspect, of.points): (of.pairs, of.agreement) for of in trust.certainties(pairs)}
     assert found == {("aesthetic", 2): (2, 0.5), ("aesthetic", 3): (1, 1.0), (OVERALL, 3): (1, 1.0)}
+    [two, *_] = trust.certainties(pairs)
+    assert (two.low, two.high) == interval_over_prompts(np.array([1.0]), np.array([2]))
 
 
 def test_a_leaning_is_what_the_judge_prefers_beyond_what_is_known() -> None:

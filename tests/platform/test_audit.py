@@ -59,6 +59,20 @@ def test_the_page_shows_the_worst_with_both_images_and_what_was_said(run: RunFol
     assert "<script" not in page
 
 
+def test_what_images_cost_is_of_replies_that_failed_too(run: RunFolder) -> None:
+    run = with_oracle(run, SEEN)
+    assert write_audit(run, known_of_oracle(run), "the oracle").cost_per_1000_images is None
+    for shard in run.replies.commits:
+        for folder in (run.replies.folder, f"failed/{run.replies.folder}"):
+            name = f"{folder}/{shard}.parquet"
+            if run.store.exists(name):
+                table = run.store.read_table(name)
+                cost = pa.array([0.02] * table.num_rows)
+                run.store.write_table(name, table.set_column(table.column_names.index("cost"), "cost", cost))
+    figures = write_audit(run, known_of_oracle(run), "the oracle")
+    assert figures.cost_per_1000_images == pytest.approx(1000 * 0.02 * 11 / 10)
+
+
 def test_an_audit_without_disagreements_says_so(run: RunFolder) -> None:
     write_audit(run, known((0, 3, 1.0)), "people's choices")
     assert "There are none." in run.store.read("audit.html").decode()

@@ -120,5 +120,5 @@ def test_nodes_run_the_ray_and_the_extra_of_this_project(cluster: dict[str, Any]
     [version] = re.findall(r"ray\[[\w,]+]==([\d.]+)", " ".join(extras["local"]))
     assert cluster["docker"]["image"].startswith(f"rayproject/ray:{version}-")
     for commands in (cluster["head_setup_commands"], cluster["worker_setup_commands"]):
-        assert any("~/wheels" in command and "[vllm]" in command for command in commands)
+        assert any("~/wheels" in command and "[vllm,api]" in command for command in commands)
         assert not any("ray-wheels" in command for command in commands)  # Ray's default would install a nightly Ray

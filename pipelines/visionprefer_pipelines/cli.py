@@ -17,11 +17,20 @@ from rich.text import Text
 from visionprefer.buckets import is_in_bucket
 from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
-from visionprefer.recipe_file import load_any_recipe, load_polish_recipe, load_recipe, recipe_schema
+from visionprefer.recipe_file import load_polish_recipe, load_recipe
 from visionprefer_pipelines.cli_align import dpo, evaluate, finetune, ppo
 from visionprefer_pipelines.cli_jobs import jobs, logs, stop, submit
+from visionprefer_pipelines.cli_recipe import recipes
 from visionprefer_pipelines.cli_reward import rewards
-from visionprefer_pipelines.terminal import Address, RecipeArgument, RunArgument, Set, console_of, interrupt, path_of
+from visionprefer_pipelines.terminal import (
+    Address,
+    RecipeArgument,
+    RunArgument,
+    Set,
+    console_of,
+    interrupt,
+    path_of,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,7 +38,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="AI feedback that improves text-to-image models.",
 )
-recipes = typer.Typer(no_args_is_help=True, help="Look at recipes before running them.")
 app.add_typer(recipes, name="recipe")
 app.add_typer(rewards, name="reward")
 judges = typer.Typer(no_args_is_help=True, help="Learn how far a judge can be trusted.")
@@ -266,44 +274,6 @@ def judge_compare(run_dir: RunArgument) -> None:
     from visionprefer_pipelines.show import show_agreement
 
     show_agreement(run_dir, console_of())
-
-
-@recipes.command("show")
-def recipe_show(recipe: RecipeArgument, set_: Set = None) -> None:
-    """Print a recipe with every field, defaults filled in."""
-    import yaml
-
-    found = load_any_recipe(path_of(recipe), set_)
-    typer.echo(yaml.safe_dump(found.model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False)
-
-
-@recipes.command("check")
-def recipe_check(
-    recipe: RecipeArgument,
-    set_: Set = None,
-    cluster: Annotated[
-        Path | None,
-        typer.Option(help="A file like cluster.yaml or kuberay/run.yaml: could such a cluster ever place all actors?"),
-    ] = None,
-) -> None:
-    """Check a recipe of any kind, and that its prompts and models are there."""
-    from visionprefer_pipelines.cluster_file import check_cluster
-    from visionprefer_pipelines.demand import stages_of
-    from visionprefer_pipelines.preparation import check
-
-    console, settings = console_of(), load_any_recipe(path_of(recipe), set_)
-    if cluster:
-        for sentence in check_cluster(stages_of(settings), cluster):
-            console.print(sentence)
-    for sentence in check(settings):
-        console.print(sentence)
-    console.print(f"{recipe}: this recipe can be run")
-
-
-@recipes.command("schema")
-def recipe_schema_command() -> None:
-    """Print the JSON schema of recipes, for editors that complete and check YAML."""
-    typer.echo(recipe_schema())
 
 
 for command in (dpo, finetune, ppo, evaluate, submit, jobs, logs, stop):

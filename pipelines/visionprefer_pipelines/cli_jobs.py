@@ -21,6 +21,7 @@ def submit(
     address: Dashboard = "http://127.0.0.1:8265",
     set_: Set = None,
     retries: Annotated[int, typer.Option(min=0, help="How often it is submitted again if it or its cluster dies.")] = 0,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up failed rows again.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job.")] = False,
     wheel: Annotated[
         Path | None, typer.Option(exists=True, help="Of this package; default: built from the checkout, if it is one.")
@@ -38,11 +39,13 @@ def submit(
         raise InputError("--detach does not wait, so nobody is there for --retries: leave one of them out")
     if detach:
         with packed(settings, wheel) as environment:
-            name = submit_job(client_of(address), settings, out, environment)
+            name = submit_job(client_of(address), settings, out, environment, retry_failed)
         console.print(f"{name}: submitted\nNext: visionprefer logs {name} {at}, or visionprefer stop {name} {at}")
         return
     try:
-        status = run_as_job(address, settings, out, wheel, retries, lambda sentence: console.print(f"· {sentence}"))
+        status = run_as_job(
+            address, settings, out, wheel, retries, retry_failed, lambda told: console.print(f"· {told}")
+        )
     except KeyboardInterrupt:
         console.print(f"\nThe job goes on. To see it: visionprefer jobs {at}; to stop it: visionprefer stop NAME {at}")
         raise typer.Exit(130) from None

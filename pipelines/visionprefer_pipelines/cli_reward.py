@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from visionprefer.recipe_file import load_ablation_recipe, load_reward_recipe
+from visionprefer.reward.recipe import AblationRecipe, RewardRecipe
 from visionprefer_pipelines.terminal import (
     Address,
     Against,
@@ -75,12 +76,8 @@ def reward_ablate(
     from visionprefer_pipelines.show_reward import show_ablation
 
     settings = load_ablation_recipe(path_of(recipe))
+    variants = variants_of(settings)
     signal.signal(signal.SIGTERM, interrupt)
-    base = path_of(settings.base)
-    variants = {
-        name: load_reward_recipe(base, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
-        for name, changes in settings.variants.items()
-    }
     console = console_of()
     try:
         with Progress(console) as progress:
@@ -89,6 +86,15 @@ def reward_ablate(
         console.print(f"\nStopped. What was trained is kept in {out}. Give the same command to go on")
         raise typer.Exit(130) from None
     show_ablation(out, figures, console)
+
+
+def variants_of(settings: AblationRecipe) -> dict[str, RewardRecipe]:
+    """The recipe of each variant."""
+    base = path_of(settings.base)
+    return {
+        name: load_reward_recipe(base, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
+        for name, changes in settings.variants.items()
+    }
 
 
 @rewards.command("compare")

@@ -75,7 +75,14 @@ def packed(recipe: Recipe, wheel: Path | None) -> Iterator[dict[str, Any]]:
         yield {"working_dir": str(working), **({"py_modules": [str(wheel)]} if wheel else {})}
 
 
-def submit(client: JobSubmissionClient, recipe: Recipe, out: str, environment: dict[str, Any], number: int = 0) -> str:
+def submit(
+    client: JobSubmissionClient,
+    recipe: Recipe,
+    out: str,
+    environment: dict[str, Any],
+    retry_failed: bool = False,
+    number: int = 0,
+) -> str:
     """Submit a run. Returns the job's name.
 
     Args:
@@ -83,6 +90,7 @@ def submit(client: JobSubmissionClient, recipe: Recipe, out: str, environment: d
         recipe: whose name the job bears.
         out: folder of the run, as the cluster's machines see it.
         environment: see `packed`.
+        retry_failed: take up again the rows that failed before.
         number: of the try.
 
     Raises:
@@ -95,6 +103,7 @@ def submit(client: JobSubmissionClient, recipe: Recipe, out: str, environment: d
         )
     name = f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}" + (f"-{number + 1}" if number else "")
     entrypoint = f"python -m visionprefer_pipelines.cli run recipe.yaml --out {shlex.quote(out)}"
+    entrypoint += " --retry-failed" if retry_failed else ""
     with _telling():
         return client.submit_job(entrypoint=entrypoint, submission_id=name, runtime_env=environment)
 
@@ -146,7 +155,13 @@ def follow(client: JobSubmissionClient, name: str) -> JobStatus:
 
 
 def run_as_job(
-    address: str, recipe: Recipe, out: str, wheel: Path | None, retries: int, say: Callable[[str], None]
+    address: str,
+    recipe: Recipe,
+    out: str,
+    wheel: Path | None,
+    retries: int,
+    retry_failed: bool,
+    say: Callable[[str], None],
 ) -> JobStatus:
     """Submit a run, follow it, and submit it again if it, or its cluster, dies: what was done is not done again.
 
@@ -155,6 +170,7 @@ def run_as_job(
         recipe, out: see `submit`.
         wheel: see `packed`.
         retries: how often it is submitted again.
+        retry_failed: see `submit`.
         say: told what happens.
 
     Returns:
@@ -167,7 +183,7 @@ def run_as_job(
     with packed(recipe, wheel) as environment:
         for number in range(retries + 1):
             try:
-                name = submit(client, recipe, out, environment, number)
+                name = submit(client, recipe, out, environment, retry_failed, number)
                 say(f"{name}: submitted")
                 status = _followed(client, name, address, say)
             except LostError as error:

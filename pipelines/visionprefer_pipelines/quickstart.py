@@ -50,10 +50,12 @@ There are now
   {dpo}, {ppo}  an image model after a few steps of DPO and of PPO, to show that they run: too few to
     make it better
 
-Next: serve the reward model yourself, or teach the image model in earnest, as the README says under "Improve the
-image model"
+Next: serve the reward model yourself, or teach the image model in earnest, by pictures for prompts to train on, as the
+README says under "Improve the image model"
   visionprefer serve --model {vpscore}
-  visionprefer dpo blocks-dpo --data {data} --out {out}/dpo""")
+  visionprefer run quickstart --set prompts.path=builtin:blocks-training --set prompts.sample=1000 \\
+    --out {out}/training
+  visionprefer dpo blocks-dpo --data {out}/training --out {out}/dpo""")
 
 
 def show_served(run: RunFolder, url: str) -> None:

@@ -185,16 +185,16 @@ def _derive(recipe: Recipe, store: Store, manifest: dict[str, Any], progress: Pr
     return folder
 
 
-def _compare(
-    recipe: Recipe, folder: RunFolder, replies: list[Shards], digest: str
-) -> tuple[dict[str, str], list[str]]:
+def _compare(recipe: Recipe, folder: RunFolder, replies: list[Shards], digest: str) -> tuple[dict[str, str], list[str]]:
     """Write judgements, preferences and the training table. Returns the SHA-256 of each file, and training's files."""
     store = folder.store
     by_judge = [
         pa.concat_tables([JUDGEMENTS.empty_table(), *map(judgements, shards.tables())]).combine_chunks()
         for shards in replies
     ]
-    files = {"judgements.parquet": store.write_table("judgements.parquet", pa.concat_tables(by_judge), ROWS_PER_GROUP)[0]}
+    files = {
+        "judgements.parquet": store.write_table("judgements.parquet", pa.concat_tables(by_judge), ROWS_PER_GROUP)[0]
+    }
     by_judge = [table.drop_columns("rationale") for table in by_judge]  # the most of their bytes
     plan = folder.plan(["image_id", "prompt_id", "prompt", "split", "candidate"])
     if recipe.preferences.judges == "vote":

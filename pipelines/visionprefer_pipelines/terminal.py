@@ -25,10 +25,14 @@ Address = Annotated[str | None, typer.Option(help="A Ray cluster; default: one o
 Against = Annotated[str, typer.Option(help="What is known: judge, oracle, or a Parquet file like preferences.parquet.")]
 
 
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by their names."""
+    return {file.stem: file for file in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
+
+
 def path_of(name_or_path: str) -> Path:
     """Where a recipe lies. Raises InputError if there is none."""
-    path = Path(name_or_path)
-    shipped = {file.stem: file for file in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
+    path, shipped = Path(name_or_path), shipped_recipes()
     if path.is_file():
         return path
     if name_or_path not in shipped:

@@ -46,9 +46,9 @@ def load_reward_recipe(path: Path, overrides: list[str] | None = None) -> Reward
     return recipe.model_copy(update={"backbone": _found(recipe.backbone, path.resolve().parent)})
 
 
-def load_ablation_recipe(path: Path) -> AblationRecipe:
+def load_ablation_recipe(path: Path, overrides: list[str] | None = None) -> AblationRecipe:
     """Read a recipe of variants of a reward model, and check it; the variants themselves are not."""
-    return _read(path, None, AblationRecipe)
+    return _read(path, overrides, AblationRecipe)
 
 
 def load_dpo_recipe(path: Path, overrides: list[str] | None = None) -> DPORecipe:
@@ -87,7 +87,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
 
 def load_any_recipe(
     path: Path, overrides: list[str] | None = None
-) -> Recipe | PolishRecipe | RewardRecipe | DPORecipe | FinetuneRecipe | PPORecipe:
+) -> Recipe | PolishRecipe | RewardRecipe | AblationRecipe | DPORecipe | FinetuneRecipe | PPORecipe:
     """Read a recipe of any kind, the one that has most of the file's fields, and check it. Like `load_recipe`."""
     fields = _fields(path).keys()
     return max(_LOADERS.items(), key=lambda each: len(fields & each[0].model_fields.keys()))[1](path, overrides)
@@ -97,6 +97,7 @@ _LOADERS: dict[type[Settings], Callable[..., Any]] = {
     Recipe: load_recipe,
     PolishRecipe: load_polish_recipe,
     RewardRecipe: load_reward_recipe,
+    AblationRecipe: load_ablation_recipe,
     DPORecipe: load_dpo_recipe,
     FinetuneRecipe: load_finetune_recipe,
     PPORecipe: load_ppo_recipe,

@@ -199,6 +199,7 @@ def test_a_wrong_field_of_a_reward_is_told_with_its_nearest_name(tmp_path: Path)
         ("sdxl", "Recipe"),
         ("vpscore", "RewardRecipe"),
         ("blocks-vpscore", "RewardRecipe"),
+        ("blocks-ablations", "AblationRecipe"),
         ("dpo", "DPORecipe"),
         ("sdxl-dpo", "DPORecipe"),
         ("blocks-dpo", "DPORecipe"),

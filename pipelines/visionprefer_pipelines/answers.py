@@ -14,6 +14,7 @@ from visionprefer.judging.transformers_engine import TransformersEngine
 from visionprefer.judging.vllm_engine import VLLMEngine
 from visionprefer.models import Model
 from visionprefer.settings import Workers
+from visionprefer.statistics import paid_for
 from visionprefer.store import Shards
 from visionprefer_pipelines.resting import stream_context
 from visionprefer_pipelines.tables import Unit
@@ -31,7 +32,6 @@ def answered(
     replies: Shards,
     read: Read,
     log: Any,
-    spent: float,
     unit_size: int,
     reads_images: bool = True,
 ) -> Dataset:
@@ -44,7 +44,6 @@ def answered(
         replies: where the answers go.
         read: the rows of a unit.
         log: told what is committed.
-        spent: money that replies have cost so far.
         unit_size: rows of a unit, about.
         reads_images: whether the model does.
     """
@@ -52,7 +51,7 @@ def answered(
         return answered_by_vllm(units, questions, settings, model, replies, read, log, reads_images)
     # As many units at a time that a server has always as many requests as it may have.
     at_once = 2 + settings.api.concurrency // unit_size if settings.engine == "openai" else 1
-    build = asker(questions, settings, model, spent, reads_images)
+    build = asker(questions, settings, model, replies, reads_images)
     return units.map_batches(
         AskAbout,
         fn_constructor_args=(build, replies, log, read),
@@ -62,11 +61,15 @@ def answered(
 
 
 def asker(
-    questions: Questions, settings: EngineSettings, model: Model, spent: float, reads_images: bool = True
+    questions: Questions, settings: EngineSettings, model: Model, replies: Shards | None, reads_images: bool = True
 ) -> Callable[[], Asker]:
-    """What builds the stage, on the worker. In a stream engine vllm has stages of its own: see `vllm_stream`."""
+    """What builds the stage, on the worker. In a stream engine vllm has stages of its own: see `vllm_stream`.
+
+    What the budget has left follows from the replies that are there when it is built, which may be not for the first
+    time: Ray starts an actor anew that has died.
+    """
     if settings.engine == "openai":
-        return lambda: Asker(questions, OpenAIEngine(settings, model, spent))
+        return lambda: Asker(questions, OpenAIEngine(settings, model, paid_for(replies) if replies else 0.0))
     if settings.engine == "vllm":
         return lambda: Asker(questions, VLLMEngine(settings, model))
     return lambda: Asker(questions, TransformersEngine(settings, model, reads_images))

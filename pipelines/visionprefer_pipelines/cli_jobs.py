@@ -30,7 +30,7 @@ def submit(
     """Make a preference dataset on a Ray cluster: ship package and recipe, and follow the log."""
     from ray.job_submission import JobStatus
 
-    from visionprefer_pipelines.jobs import client_of, packed, run_as_job
+    from visionprefer_pipelines.jobs import client_of, job_name, packed, run_as_job
     from visionprefer_pipelines.jobs import submit as submit_job
 
     settings, console = load_recipe(path_of(recipe), set_), console_of()
@@ -39,7 +39,8 @@ def submit(
         raise InputError("--detach does not wait, so nobody is there for --retries: leave one of them out")
     if detach:
         with packed(settings, wheel) as environment:
-            name = submit_job(client_of(address), settings, out, environment, retry_failed)
+            name = job_name(settings)
+            submit_job(client_of(address), name, out, environment, retry_failed)
         console.print(f"{name}: submitted\nNext: visionprefer logs {name} {at}, or visionprefer stop {name} {at}")
         return
     try:
@@ -79,8 +80,8 @@ def logs(name: Name, address: Dashboard = "http://127.0.0.1:8265") -> None:
 def stop(name: Name, address: Dashboard = "http://127.0.0.1:8265") -> None:
     """Stop a job. What it has done is kept: submitted again with the same --out, it goes on."""
     from visionprefer_pipelines.jobs import client_of, known
+    from visionprefer_pipelines.jobs import stop as stop_job
 
     client = client_of(address)
     known(client, name)
-    stopped = client.stop_job(name)
-    console_of().print(f"{name}: {'stopped' if stopped else 'had ended already'}")
+    console_of().print(f"{name}: {'stopped' if stop_job(client, name) else 'had ended already'}")

@@ -34,16 +34,13 @@ def stream(
     judge: Model,
     work: Work,
     log: Any,
-    spent: float,
 ) -> Dataset:
     """The stream that does this work. Iterating over it runs it; each row is the name of a shard.
 
     In joint mode a stream makes images, or judges: what is shown together follows from which images there are.
-
-    `spent` is the money that the judge's replies have cost so far.
     """
     if recipe.judge.mode == "joint" and not work.images:
-        return _judged(source(work.replies), recipe, judge, replies, log, spent)
+        return _judged(source(work.replies), recipe, judge, replies, log)
     fresh = source(work.images).map_batches(
         MakeImages,
         fn_constructor_args=(_image_stage(recipe, models), Shards(replies.store, "images", IMAGES), log),
@@ -52,13 +49,13 @@ def stream(
     )
     if recipe.judge.mode == "joint":
         return fresh
-    return _judged(fresh.union(source(work.replies)), recipe, judge, replies, log, spent)
+    return _judged(fresh.union(source(work.replies)), recipe, judge, replies, log)
 
 
-def _judged(units: Dataset, recipe: Recipe, judge: Model, replies: Shards, log: Any, spent: float) -> Dataset:
+def _judged(units: Dataset, recipe: Recipe, judge: Model, replies: Shards, log: Any) -> Dataset:
     questions = JudgeQuestions(recipe.judge, judge)
     read = functools.partial(images_to_judge, settings=recipe.judge)
-    return answered(units, questions, recipe.judge, judge, replies, read, log, spent, recipe.images.block_size)
+    return answered(units, questions, recipe.judge, judge, replies, read, log, recipe.images.block_size)
 
 
 def _image_stage(recipe: Recipe, models: list[Model]) -> Callable[[], Any]:

@@ -12,6 +12,7 @@ from visionprefer.align.recipe import DPORecipe
 from visionprefer.errors import InputError
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
+from visionprefer.training_table import check_weights
 from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.offline import encoded_folder, prepare
 from visionprefer_pipelines.offline_worker import Part, learn
@@ -39,6 +40,7 @@ def train_dpo(recipe: DPORecipe, data: str, out: str | Path, progress: Progress,
     files = source.training_files()
     if not files:
         raise InputError(f"{data}: no prompt has a pair that is not a tie, so there is nothing to learn from")
+    check_weights(recipe.weights, source)
     model, about = base_of(recipe)
     trained_on = {
         "method": "dpo",

@@ -152,7 +152,7 @@ def _judge(recipe: Recipe, prepared: Prepared, images: pa.Table, made: StageEsti
     from visionprefer_pipelines.answers import asker
 
     settings = recipe.judge
-    stage = asker(JudgeQuestions(settings, prepared.judge), settings, prepared.judge, 0.0)()
+    stage = asker(JudgeQuestions(settings, prepared.judge), settings, prepared.judge, None)()
     remote = settings.engine == "openai"
     size = 1 if remote else settings.batch_size
     shown = 1

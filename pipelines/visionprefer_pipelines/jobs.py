@@ -75,37 +75,35 @@ def packed(recipe: Recipe, wheel: Path | None) -> Iterator[dict[str, Any]]:
         yield {"working_dir": str(working), **({"py_modules": [str(wheel)]} if wheel else {})}
 
 
+def job_name(recipe: Recipe, number: int = 0) -> str:
+    """Of the job of a run, in its first try or a later one."""
+    return f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}" + (f"-{number + 1}" if number else "")
+
+
 def submit(
-    client: JobSubmissionClient,
-    recipe: Recipe,
-    out: str,
-    environment: dict[str, Any],
-    retry_failed: bool = False,
-    number: int = 0,
-) -> str:
-    """Submit a run. Returns the job's name.
+    client: JobSubmissionClient, name: str, out: str, environment: dict[str, Any], retry_failed: bool = False
+) -> None:
+    """Submit a run.
 
     Args:
         client: of the cluster.
-        recipe: whose name the job bears.
+        name: of the job.
         out: folder of the run, as the cluster's machines see it.
         environment: see `packed`.
         retry_failed: take up again the rows that failed before.
-        number: of the try.
 
     Raises:
         InputError: if `out` would lie in the job's own folder, which goes when it ends.
-        LostError: if the cluster does not take the job.
+        LostError: if the cluster does not say that it takes the job, which it may have taken all the same.
     """
     if "://" not in out and not out.startswith("/"):
         raise InputError(
             f"--out {out}: the job would take it with it when it ends. Write s3://…, gs://… or a full path"
         )
-    name = f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}" + (f"-{number + 1}" if number else "")
     entrypoint = f"python -m visionprefer_pipelines.cli run recipe.yaml --out {shlex.quote(out)}"
     entrypoint += " --retry-failed" if retry_failed else ""
     with _telling():
-        return client.submit_job(entrypoint=entrypoint, submission_id=name, runtime_env=environment)
+        client.submit_job(entrypoint=entrypoint, submission_id=name, runtime_env=environment)
 
 
 def _shipped(recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -182,14 +180,14 @@ def run_as_job(
     client, status = client_of(address), JobStatus.FAILED
     with packed(recipe, wheel) as environment:
         for number in range(retries + 1):
+            name = job_name(recipe, number)
             try:
-                name = submit(client, recipe, out, environment, retry_failed, number)
+                submit(client, name, out, environment, retry_failed)
                 say(f"{name}: submitted")
-                status = _followed(client, name, address, say)
             except LostError as error:
-                say(str(error))
+                say(f"{name}: {error}")
                 client = _answering(address)
-                continue
+            status = _followed(client, name, address, say)
             say(f"{name}: {status.value.lower()}")
             if status != JobStatus.FAILED:
                 break
@@ -200,12 +198,12 @@ def _followed(client: JobSubmissionClient, name: str, address: str, say: Callabl
     """How a job ended, whatever becomes of the connection meanwhile: while it may still run, no other may."""
     while True:
         try:
+            if name not in [job.name for job in jobs(client)]:
+                return JobStatus.FAILED  # it went with its cluster, or was never taken
             return follow(client, name)
         except LostError as error:
             say(f"{name}: {error}")
         client = _answering(address)
-        if name not in [job.name for job in jobs(client)]:
-            return JobStatus.FAILED  # it went with the cluster
 
 
 def _answering(address: str) -> JobSubmissionClient:
@@ -241,6 +239,17 @@ def jobs(client: JobSubmissionClient) -> list[Job]:
         seconds = (ended - job.start_time) / 1000 if job.start_time else None
         found.append(Job(job.submission_id, job.status.value.lower(), seconds))
     return found
+
+
+def stop(client: JobSubmissionClient, name: str) -> bool:
+    """Stop a job, and wait until it has ended: only then may another go on. Returns False if it had ended already."""
+    with _telling():
+        if client.get_job_status(name).is_terminal():
+            return False
+        client.stop_job(name)
+        while not client.get_job_status(name).is_terminal():
+            time.sleep(0.5)
+        return True
 
 
 def known(client: JobSubmissionClient, name: str) -> None:

@@ -13,7 +13,6 @@ from visionprefer.prompts import Prompts, read_prompts
 from visionprefer.prompts.polishing import PolishQuestions, polished, polisher_digest
 from visionprefer.recipe import PolishRecipe
 from visionprefer.schema import REJECTED_PROMPTS, REPLIES_TO_PROMPTS, content_id
-from visionprefer.statistics import spent
 from visionprefer.store import Commit, Counts, Shards, Store
 from visionprefer_pipelines.out_folder import alone, teaching
 from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES, Progress
@@ -21,6 +20,7 @@ from visionprefer_pipelines.tables import Unit
 
 PROMPTS_PER_UNIT = 64
 UNITS_PER_FILE = 64  # a unit is a row group, so that a worker reads its own unit alone
+BEFORE = "before"  # the prompts as they were
 MADE_FROM = "polish.json"
 
 
@@ -67,13 +67,13 @@ def _write_units(store: Store, prompts: pa.Table) -> list[str]:
     units = [prompts.slice(start, PROMPTS_PER_UNIT) for start in range(0, prompts.num_rows, PROMPTS_PER_UNIT)]
     digest = content_id("to polish", prompts["prompt_id"].to_pylist())
     if not store.exists(MADE_FROM):
-        if others := store.names(""):
+        if others := [name for name in store.names("") if name != BEFORE]:
             raise InputError(
                 f"--out {store.root}: the folder holds other things ({', '.join(others[:3])}). Write a new folder"
             )
         for file in range(-(-len(units) // UNITS_PER_FILE)):
             part = units[file * UNITS_PER_FILE : (file + 1) * UNITS_PER_FILE]
-            store.write_row_groups(f"before/{file:05d}.parquet", part)
+            store.write_row_groups(f"{BEFORE}/{file:05d}.parquet", part)
         store.write(MADE_FROM, json.dumps({"prompts": digest}).encode())
     elif json.loads(store.read(MADE_FROM))["prompts"] != digest:
         raise InputError(f"--out {store.root}: other prompts are polished there. Write another --out")
@@ -85,7 +85,7 @@ def prompts_of_unit(replies: Shards, unit: str, generation: int) -> pa.Table:
     if generation:
         return replies.failed_rows(f"{unit}.{generation - 1}").select(["prompt_id", "prompt", "source"])
     file, group = divmod(int(unit), UNITS_PER_FILE)
-    return replies.store.read_row_group(f"before/{file:05d}.parquet", group)
+    return replies.store.read_row_group(f"{BEFORE}/{file:05d}.parquet", group)
 
 
 def _ask(
@@ -112,7 +112,6 @@ def _ask(
 
     with connected(address, {"polish.workers": recipe.polish.workers}):
         log = commit_log()
-        paid = spent(replies)["cost"] or 0.0
         for _ in range(1 + asks_once):
             stream = answered(
                 source(work),
@@ -122,7 +121,6 @@ def _ask(
                 replies,
                 prompts_of_unit,
                 log,
-                paid,
                 PROMPTS_PER_UNIT,
                 reads_images=False,
             )

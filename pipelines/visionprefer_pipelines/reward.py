@@ -4,11 +4,12 @@ from pathlib import Path
 
 from visionprefer.errors import InputError
 from visionprefer.models import find_model
-from visionprefer.reward.batches import groups_of
+from visionprefer.reward.batches import epochs_of, groups_of
 from visionprefer.reward.card import write_card
 from visionprefer.reward.recipe import RewardRecipe
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
+from visionprefer.training_table import check_weights
 from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.reward_worker import Task, learn
@@ -39,14 +40,10 @@ def train_reward(
     files = source.training_files()
     if not files:
         raise InputError(f"{data}: no prompt has a pair that is not a tie, so there is nothing to learn from")
+    check_weights(recipe.weights, source)
     backbone = find_model(recipe.backbone, "transformers", recipe.revision)
     groups = groups_of(source.store, files, recipe)
-    workers = recipe.workers
-    if len(groups["training"]) < int(str(workers.actors)):
-        raise InputError(
-            f"workers.actors is {workers.actors}, and there are {len(groups['training'])} groups of training prompts "
-            "to share: write fewer workers"
-        )
+    epochs = epochs_of(groups["training"], recipe)
     trained_on = {
         "run": source.recipe.name,
         "training_table": Path(files[0]).stem.rpartition("-")[0],
@@ -57,6 +54,6 @@ def train_reward(
     run = Run("vpscore", Store(out), trained_on, recipe)
     if not is_to_do(run, progress):
         return
-    with connected(address, {"workers": workers, "readers": READERS}):
-        task = Task(recipe, backbone, trained_on, source.store, groups)
+    with connected(address, {"workers": recipe.workers, "readers": READERS}):
+        task = Task(recipe, backbone, trained_on, source.store, epochs, list(groups["validation"]))
         train(run, learn, task, progress, write_card)

@@ -10,7 +10,7 @@ from ray.train.torch import get_device, prepare_model
 
 from visionprefer.devices import choose
 from visionprefer.models import Model
-from visionprefer.reward.batches import Batch, Purpose, assembled, prepared, steps_of_epoch
+from visionprefer.reward.batches import Batch, Purpose, Step, assembled, prepared
 from visionprefer.reward.fitting import Fit, freeze
 from visionprefer.reward.inputs import Inputs
 from visionprefer.reward.recipe import RewardRecipe
@@ -31,7 +31,8 @@ class Task(NamedTuple):
     backbone: Model
     trained_on: dict[str, Any]
     store: Store
-    groups: dict[Purpose, list[Group]]
+    epochs: list[list[Step]]
+    validation: list[Group]
 
 
 class _Source(NamedTuple):
@@ -48,7 +49,7 @@ class _Source(NamedTuple):
         return [list(step[self.worker :: self.workers]) for step in steps]
 
     def shared(self, groups: Sequence[Group]) -> list[list[Group]]:
-        """This worker's part of all groups, cut as large as steps are."""
+        """This worker's part of all groups, cut so that no part has more prompts than a step."""
         mine, size = groups[self.worker :: self.workers], self.recipe.batch_size // ROWS_PER_GROUP
         return [list(mine[start : start + size]) for start in range(0, len(mine), size)]
 
@@ -80,9 +81,8 @@ def learn(config: dict[str, Any]) -> None:
     freeze(model, recipe.frozen)
     model.to(device)
     source = _Source(task.store, model.inputs, recipe, worker, workers)
-    epochs = [steps_of_epoch(task.groups["training"], recipe, epoch) for epoch in range(recipe.epochs)]
-    steps = [step for epoch in epochs for step in epoch]
-    ends = {sum(map(len, epochs[: index + 1])): index + 1 for index in range(len(epochs))}
+    steps = [step for epoch in task.epochs for step in epoch]
+    ends = {sum(map(len, task.epochs[: index + 1])): index + 1 for index in range(recipe.epochs)}
     learner = prepare_model(model, parallel_strategy_kwargs={"broadcast_buffers": False})
     fit = Fit(model, recipe, len(steps), dtype, learner, workers, total)
     course = RewardCourse(config["log"] if worker == 0 else None, len(steps))
@@ -90,7 +90,7 @@ def learn(config: dict[str, Any]) -> None:
     if saved := course.resumed():
         fit.load(saved)
         course.best, first = saved["best"], saved["step"]
-    validation = source.shared(task.groups["validation"])
+    validation = source.shared(task.validation)
     for number, prompts in enumerate(source.prompts(source.mine(steps[first:]), "training"), start=first):
         losses = fit.step(_cut(prompts, source), number, worker)
         course.stepped(number, next(iter(losses.values())), {"loss": losses})

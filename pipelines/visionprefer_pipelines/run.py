@@ -19,7 +19,7 @@ from visionprefer.report import write_report
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import JUDGEMENTS, content_id
 from visionprefer.settings import Workers
-from visionprefer.statistics import FILE, spent, statistics
+from visionprefer.statistics import FILE, statistics
 from visionprefer.store import Commit, Shards, Store
 from visionprefer.training_table import write_training
 from visionprefer_pipelines.demand import stages_of
@@ -87,9 +87,9 @@ def _stream(
 
     stages = stages_of(recipe)
     with connected(address, stages):
-        log, paid = commit_log(), spent(tables.replies)["cost"] or 0.0
-        for _ in range(1 + tables.is_joint + tables.asks_once):
-            dataset = stream(recipe, tables.replies, prepared.models, prepared.judge, work, log, paid)
+        log = commit_log()
+        for _ in range(2 + tables.is_joint + tables.asks_once):  # once more about images that were made again
+            dataset = stream(recipe, tables.replies, prepared.models, prepared.judge, work, log)
             with _watching(log, tables, stages, progress), telling_why_no_engine_starts():
                 for _ in dataset.iter_batches(batch_size=None):
                     pass
@@ -169,9 +169,7 @@ def _derive(recipe: Recipe, store: Store, manifest: dict[str, Any], progress: Pr
     digest = content_id("derived", manifest["judge"], recipe.preferences.model_dump(mode="json"), paid)
     if folder.is_finished and manifest["derived"]["digest"] == digest:
         return folder
-    if aside := [name for shards in (folder.images, *replies) for name in shards.set_aside_damaged()]:
-        names = ", ".join(aside)
-        raise InputError(f"--out {store.root}: {names} changed after it was written. Run again: it is made again")
+    _check_bytes(folder)
     progress.say("comparing the scores, and writing the training table")
     manifest.pop("derived", None)
     store.write_manifest(manifest)
@@ -183,6 +181,23 @@ def _derive(recipe: Recipe, store: Store, manifest: dict[str, Any], progress: Pr
     write_report(folder)
     store.write_manifest(manifest | {"derived": derived})
     return folder
+
+
+def _check_bytes(folder: RunFolder) -> None:
+    """Raises InputError if a shard that counts is not what was committed; who runs again has it made again."""
+    root = folder.store.root
+    if damaged := folder.images.damaged() + folder.replies.damaged():
+        for name in filter(folder.store.exists, damaged):
+            folder.store.set_aside(name)
+        raise InputError(
+            f"--out {root}: {', '.join(damaged)} changed after it was written. Run again: it is made again"
+        )
+    for judge, name in folder.counted_judges().items():
+        if judge != folder.manifest["judge"] and (damaged := folder.replies_of(judge).damaged()):
+            raise InputError(
+                f"--out {root}: {', '.join(damaged)} changed after it was written. Run with {name} as the judge, who "
+                "answers again, and then with this recipe"
+            )
 
 
 def _compare(recipe: Recipe, folder: RunFolder, replies: list[Shards], digest: str) -> tuple[dict[str, str], list[str]]:

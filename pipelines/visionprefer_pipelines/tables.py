@@ -1,12 +1,13 @@
 """The tables of a run that cost something, images and replies: what is in them, and what is still to do."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from visionprefer.judging import joint_requests
 from visionprefer.plan import read_plan, unit_of_block
 from visionprefer.recipe import Recipe
 from visionprefer.schema import IMAGES, REPLIES
-from visionprefer.store import Counts, Shards, Store
+from visionprefer.store import Commit, Counts, Shards, Store
 
 
 class Unit(NamedTuple):
@@ -59,8 +60,11 @@ class Tables:
             requests = joint_requests.plan_requests(plan, self.images, self.recipe.judge.swapped)
             joint_requests.write_requests(self.store, requests)
             self.requests = joint_requests.sizes(requests)
-        units = self.requests if self.is_joint else self.images.commits
-        return aside + self.replies.recover(listed.get(self.replies.folder, []), units=units)
+        rows = self._asked_about()
+        aside += self.replies.recover(listed.get(self.replies.folder, []), units=rows)
+        # Images that were made again may be fewer than before: then there are replies about some that are no longer.
+        too_many = [unit for unit, held in self.replies.rows().items() if held > rows[unit]]
+        return aside + [name for unit in too_many for name in self.replies.set_aside(unit)]
 
     def commits(self) -> dict[str, list[list[Any]]]:
         """All commits by the table's folder, as the manifest lists them."""
@@ -88,26 +92,32 @@ class Tables:
     def work_to_do(self, retry_images: bool, retry_replies: bool) -> Work:
         """What is planned and not committed and, if asked for, what failed, in a new generation."""
         blocks = [unit_of_block(block) for block in range(self.manifest["plan"]["blocks"])]
-        images = _left(self.images, blocks, retry_images)
+        images = _left(self.images, blocks, lambda commit: retry_images and bool(commit.failed))
         if self.is_joint and images:  # which requests there will be follows from them
             return Work(images, [])
-        units = self.requests if self.is_joint else self.images.commits
-        replies = _left(self.replies, sorted(units), retry_replies)
-        if self.asks_once and not retry_replies:
-            again = [commit for commit in self.replies.latest().values() if commit.failed and self._asked_once(commit)]
-            replies += [Unit(commit.unit, commit.generation + 1) for commit in again]
-        return Work(images, replies)
+        rows, held = self._asked_about(), self.replies.rows()
+
+        def again(commit: Commit) -> bool:
+            if held[commit.unit] < rows[commit.unit]:  # more images than before: they were made again
+                return True
+            return bool(commit.failed) and (retry_replies or (self.asks_once and self._asked_once(commit)))
+
+        return Work(images, _left(self.replies, sorted(rows), again))
+
+    def _asked_about(self) -> dict[str, int]:
+        """How many requests each unit of replies is of."""
+        if self.is_joint:
+            return self.requests
+        return {shard: commit.done * self.recipe.judge.repeats for shard, commit in self.images.commits.items()}
 
     def _images_are_there(self) -> bool:
         return not self.images.counts(self.manifest["plan"]["rows"]).pending
 
-    def _asked_once(self, commit: Any) -> bool:
+    def _asked_once(self, commit: Commit) -> bool:
         return 1 in self.replies.failed_rows(commit.shard)["asked"].to_pylist()
 
 
-def _left(shards: Shards, planned: list[str], retry_failed: bool) -> list[Unit]:
+def _left(shards: Shards, planned: list[str], again: Callable[[Commit], bool]) -> list[Unit]:
     latest = shards.latest()
     units = [Unit(unit, 0) for unit in planned if unit not in latest]
-    if retry_failed:
-        units += [Unit(commit.unit, commit.generation + 1) for commit in latest.values() if commit.failed]
-    return units
+    return units + [Unit(commit.unit, commit.generation + 1) for commit in latest.values() if again(commit)]

@@ -143,7 +143,9 @@ class AskAbout(_Committing):
 
 
 def images_to_judge(replies: Shards, unit: str, generation: int, settings: JudgeSettings) -> pa.Table:
-    """All images of a unit or, in a later generation, those whose request failed, as `JudgeQuestions` wants them."""
+    """All images of a unit or, in a later generation, those with a request that is not done: it failed, or the image is
+    one that earlier generations did not know; as `JudgeQuestions` wants them.
+    """
     if settings.mode == "single":
         images = replies.store.read_table(f"images/{unit}.parquet", JUDGED_COLUMNS)
         images = repeated(images, settings.repeats)
@@ -151,10 +153,11 @@ def images_to_judge(replies: Shards, unit: str, generation: int, settings: Judge
         images = read_images(replies.store, unit, JUDGED_COLUMNS)
     if not generation:
         return images
-    failed = replies.failed_rows(f"{unit}.{generation - 1}").select(["image_ids", "repeat"]).to_pylist()
-    wanted = {(image, row["repeat"]) for row in failed for image in row["image_ids"]}
+    shards = [f"{replies.folder}/{unit}.{earlier}.parquet" for earlier in range(generation)]
+    answered = [row for shard in shards for row in replies.store.read_table(shard, ["image_ids", "repeat"]).to_pylist()]
+    done = {(image, row["repeat"]) for row in answered for image in row["image_ids"]}
     asked = zip(images["image_id"].to_pylist(), images["repeat"].to_pylist(), strict=True)
-    return images.filter(pa.array([one in wanted for one in asked]))
+    return images.filter(pa.array([one not in done for one in asked], pa.bool_()))
 
 
 def commit_log() -> Any:

@@ -174,7 +174,7 @@ def _asked(
     found = []
     for row in rows:
         if earlier := before.get(row["request_id"]):
-            row |= {name: earlier[name] for name in ("asked", "prompt_tokens", "completion_tokens")}
+            row["asked"] = earlier["asked"]
         request = questions.request(row, asking=generation)
         kept = json.dumps({name: value for name, value in row.items() if name in questions.schema.names})
         asked = _chat(request, settings) if request else _nothing()

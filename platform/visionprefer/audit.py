@@ -10,7 +10,7 @@ from visionprefer.blocksworld.agreement import known_preferences
 from visionprefer.errors import InputError
 from visionprefer.gallery import Gallery
 from visionprefer.judging import trust
-from visionprefer.judging.scores import scores
+from visionprefer.judging.scores import SCORED, scores
 from visionprefer.judging.trust import AspectAgreement, Certainty, Leaning
 from visionprefer.report import environment
 from visionprefer.run_folder import RunFolder
@@ -96,7 +96,7 @@ def write_audit(run: RunFolder, known: pa.Table, against: str) -> AuditFigures:
     """
     columns = ["image_id", "prompt_id", "prompt", "split", "candidate", "model", "guidance_scale"]
     images = run.images.table(columns)
-    judged = scores(run.judgements(), images, run.recipe.preferences.weights)
+    judged = scores(run.judgements(SCORED), images, run.recipe.preferences.weights)
     pairs = trust.compare(judged, known)
     if not pairs.num_rows:
         raise InputError(

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from visionprefer.judging.scores import Scores, scores
+from visionprefer.judging.scores import SCORED, Scores, scores
 from visionprefer.pictures import Pictures
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL
@@ -54,7 +54,7 @@ class Gallery:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        judgements = run.judgements(["image_id", "scorer", "score"])
+        judgements = run.judgements(SCORED)
         self._scored = scores(judgements, run.images.table(COLUMNS), run.recipe.preferences.weights)
         self._margins = _margins(self._scored)
         self._by_margin = sorted(self._margins, key=lambda i: (-_or(self._margins[i], -1), i))

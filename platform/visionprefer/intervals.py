@@ -12,7 +12,7 @@ def wilson_interval(wins: float, comparisons: int) -> tuple[float, float]:
     """The 95 % score interval of a share, (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n) with p = wins/n.
 
     With ties as half wins it is wider than need be. It takes comparisons for independent; those of one prompt share
-    images, so that with few prompts it is too narrow.
+    images, so that it is too narrow.
 
     Args:
         wins: 0 … comparisons.
@@ -48,3 +48,16 @@ def interval_over_prompts(wins_P: np.ndarray, comparisons_P: np.ndarray) -> tupl
     shares = [wins_P[places].sum() / comparisons_P[places].sum() for places in drawn]
     low, high = np.quantile(shares, [0.025, 0.975])
     return float(low), float(high)
+
+
+def interval_of_pairs(wins_P: np.ndarray, prompt_P: np.ndarray) -> tuple[float, float]:
+    """`interval_over_prompts` of pairs that stand one by one.
+
+    Shapes: P pairs, at least one.
+
+    Args:
+        wins_P: 1 for a pair that is won, 0.5 for a tie, 0 for one that is lost.
+        prompt_P: number of its prompt; any.
+    """
+    place_P = np.unique(prompt_P, return_inverse=True)[1]
+    return interval_over_prompts(np.bincount(place_P, wins_P), np.bincount(place_P))

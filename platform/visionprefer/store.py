@@ -19,6 +19,7 @@ import json
 import os
 import re
 import uuid
+from collections import Counter
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -284,19 +285,35 @@ class Shards:
                 self.add(commit)
         return aside
 
-    def set_aside_damaged(self) -> list[str]:
-        """Set aside shards whose bytes are not those that were committed, by their digests. All of them are read.
+    def damaged(self) -> list[str]:
+        """Names of the files that are gone, or whose bytes are not those that were committed. All of them are read."""
+        return [
+            f"{self.folder}/{shard}.parquet" for shard, commit in self.commits.items() if not self._is_as_was(commit)
+        ]
 
-        Returns:
-            The names of the files that were set aside.
-        """
-        aside = []
-        for shard, commit in self.commits.items():
-            file = f"{self.folder}/{shard}.parquet"
-            if hashlib.sha256(self.store.read(file)).hexdigest() != commit.sha256:
-                self.store.set_aside(file)
-                aside.append(file)
-        return aside
+    def _is_as_was(self, commit: Commit) -> bool:
+        try:
+            data = self.store.read(f"{self.folder}/{commit.shard}.parquet")
+        except FileNotFoundError:
+            return False
+        return hashlib.sha256(data).hexdigest() == commit.sha256
+
+    def rows(self) -> dict[str, int]:
+        """Rows of each unit that are done, or failed still."""
+        found: Counter[str] = Counter()
+        for commit in self.commits.values():
+            found[commit.unit] += commit.done
+        for commit in self.latest().values():
+            found[commit.unit] += commit.failed
+        return dict(found)
+
+    def set_aside(self, unit: str) -> list[str]:
+        """Set aside all shards of a unit, which is done again. Returns the names of their files."""
+        shards = [shard for shard, commit in self.commits.items() if commit.unit == unit]
+        for shard in shards:
+            self.store.set_aside(f"{self.folder}/{shard}.parquet")
+            del self.commits[shard]
+        return [f"{self.folder}/{shard}.parquet" for shard in shards]
 
     def _files(self) -> Iterator[tuple[re.Match[str], int]]:
         for name, size in self.store.sizes(self.folder).items():

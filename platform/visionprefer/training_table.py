@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from visionprefer.errors import InputError
+from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL, TRAINING
 from visionprefer.store import ROWS_WITH_BYTES, Shards, Store
 
@@ -92,8 +94,28 @@ def _pair(row: Row, image_ids: list[str]) -> Row:
     return {"aspect": row["aspect"], "chosen": chosen, "rejected": rejected, "margin": row["margin"]}
 
 
+def check_weights(weights: dict[str, float] | None, run: RunFolder) -> None:
+    """Raises InputError if there are weights, and the run's training table lacks differences that they would weigh."""
+    preferences = run.recipe.preferences
+    lacking = []
+    if preferences.pairs == "best_worst":
+        lacking.append("preferences.pairs is best_worst")
+    if preferences.tie_margin:
+        lacking.append(f"preferences.tie_margin is {preferences.tie_margin:g}")
+    if weights is not None and lacking:
+        raise InputError(
+            f"weights are {weights}, and the run's {' and '.join(lacking)}, so that its training table lacks "
+            "differences of aspects: leave them out, write them into preferences.weights of the run's recipe, and run "
+            f"it again (visionprefer run RECIPE --out {run.store.root}), which judges nothing anew"
+        )
+
+
 def reweighted(pairs: list[dict[str, Any]], weights: dict[str, float]) -> list[dict[str, Any]]:
-    """Pairs of PAIR of one prompt, the overall ones anew: by the weighted mean of the aspects' differences."""
+    """Pairs of PAIR of one prompt, the overall ones anew: by the weighted mean of the aspects' differences.
+
+    A difference that is no pair counts as none; see `check_weights`. There remain ties of other kinds: a judge that saw
+    the images together says now this and now the opposite, or as many judges are for the one as for the other.
+    """
     margins: dict[tuple[int, int], float] = defaultdict(float)
     for pair in pairs:
         share = weights.get(pair["aspect"], 0.0) / sum(weights.values())

@@ -18,6 +18,7 @@ from visionprefer_serve.wire import Answer
 
 _PASSING = {408, 429, 502, 503, 504}  # statuses that another try may mend
 _NOT_YET = "/-/routes for available routes"  # in the 404 of Ray Serve while the application starts
+_LOST = (500, "Internal Server Error")  # what Ray Serve answers where the replica that had the request died
 _LONGEST_WAIT = 30.0  # seconds
 
 
@@ -101,7 +102,8 @@ class _Course:
     def _read(self, response: httpx.Response, part: _Part) -> None:
         if not response.is_success:
             told = f"{self.url} answered {response.status_code}: {response.text[:300]}"
-            if response.status_code in _PASSING or _NOT_YET in response.text:
+            lost = (response.status_code, response.text) == _LOST
+            if lost or response.status_code in _PASSING or _NOT_YET in response.text:
                 raise _AgainError(told, _retry_after(response.headers.get("retry-after")))
             raise RewardError(told)
         try:

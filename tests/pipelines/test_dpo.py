@@ -116,10 +116,15 @@ def test_all_weights_are_trained_from_the_command_line(tiny_sd: Path, run: RunFo
     assert any(not torch.equal(tuned[name], base[name]) for name in base)
 
 
-def test_what_cannot_be_trained_is_told(tiny_sd: Path, run: RunFolder, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_is_told(
+    tiny_sd: Path, run: RunFolder, make_run: Callable[..., RunFolder], tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=r"batch_size is 64, and 20 training prompts"):
         go(recipe(tiny_sd, batch_size=64), run, tmp_path / "large")
     with pytest.raises(InputError, match="0 training prompts have a pair of 'beauty'"):
         go(recipe(tiny_sd, aspect="beauty"), run, tmp_path / "beauty")
     with pytest.raises(InputError, match="there is no such folder"):
         go(recipe(tmp_path / "nowhere"), run, tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"preferences\.tie_margin is 0\.5"):
+        with_ties = make_run(SCORES, preferences={"tie_margin": 0.5})
+        go(recipe(tiny_sd, weights={"fidelity": 1}), with_ties, tmp_path / "weights")

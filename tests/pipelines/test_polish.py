@@ -83,6 +83,14 @@ def test_other_prompts_want_another_folder(prompts: Path, chat_server: Start, tm
         go(prompts, tmp_path / "out", **served(server))
 
 
+def test_a_folder_in_which_it_was_stopped_while_it_wrote_the_prompts_is_its_own(
+    prompts: Path, chat_server: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "before").mkdir(parents=True)
+    (tmp_path / "out" / "before" / "00000.parquet").write_bytes(b"half")
+    assert go(prompts, tmp_path / "out", **served(chat_server(louder))).pending == 0
+
+
 def test_a_model_of_text_in_transformers_is_held_to_the_schema(prompts: Path, tmp_path: Path) -> None:
     """Random weights say anything: only the grammar makes each reply one of use."""
     writer = random_models.llama(tmp_path / "writer")

@@ -143,15 +143,23 @@ def test_a_training_that_is_stopped_ends_at_once_and_goes_on_by_the_same_command
     assert "going on at step" in done.stdout
 
 
-def test_what_cannot_be_trained_is_told(tiny_blip: Path, run: RunFolder, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there are .* groups of training prompts to share: write fewer workers"):
+def test_what_cannot_be_trained_is_told(
+    tiny_blip: Path, run: RunFolder, make_run: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"workers\.actors is 50, and a step may have no more than \d row groups"):
         go(recipe(tiny_blip, workers={"actors": 50}), run, tmp_path / "out")
+    with pytest.raises(InputError, match=r"workers\.actors is 8, .* or a larger batch_size"):
+        go(recipe(tiny_blip, batch_size=4, workers={"actors": 8}), run, tmp_path / "out")
     with pytest.raises(InputError, match="no pair of 'beauty'"):
         go(recipe(tiny_blip, scores=["overall", "beauty"]), run, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(InputError, match="the folder holds other things"):
         go(recipe(tiny_blip), run, tmp_path / "full")
+    with pytest.raises(InputError, match=r"preferences\.pairs is best_worst"):
+        best_worst = make_run(SCORES, preferences={"pairs": "best_worst"})
+        go(recipe(tiny_blip, weights={"fidelity": 1}), best_worst, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_variants_are_trained_tested_and_set_beside_each_other(tiny_blip: Path, run: RunFolder, tmp_path: Path) -> None:

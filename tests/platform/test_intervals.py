@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visionprefer.intervals import interval_over_prompts, wilson_interval
+from visionprefer.intervals import interval_of_pairs, interval_over_prompts, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,8 @@ def test_prompts_of_one_share_leave_doubt_still() -> None:
     """Resampling them would give an interval without width."""
     assert interval_over_prompts(np.array([6.0, 3.0, 6.0]), np.array([6, 3, 6])) == wilson_interval(3, 3)
     assert interval_over_prompts(np.array([3.0]), np.array([6])) == wilson_interval(0.5, 1)
+
+
+def test_pairs_are_gathered_by_their_prompts_whatever_numbers_those_have() -> None:
+    wins, prompts = np.array([1.0, 0.5, 0.0, 1.0, 1.0]), np.array([7, 2, 7, 7, 2])
+    assert interval_of_pairs(wins, prompts) == interval_over_prompts(np.array([1.5, 2.0]), np.array([2, 3]))

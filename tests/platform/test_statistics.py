@@ -4,14 +4,16 @@ from collections.abc import Callable
 from math import sqrt
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from run_by_hand import with_oracle
 
 from visionprefer.errors import InputError
+from visionprefer.intervals import interval_over_prompts
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import ASPECTS, REPLIES
-from visionprefer.statistics import Statistics, statistics, tables
+from visionprefer.statistics import Statistics, paid_for, statistics, tables
 from visionprefer.statistics.figures import SourceFigures
 from visionprefer.statistics.win_rates import WinRate, win_rates
 
@@ -138,6 +140,17 @@ def test_a_failure_made_good_was_spent_and_is_no_failure(make_run: MakeRun) -> N
     assert (found.asked_twice, found.prompt_tokens) == (1, 1100)
 
 
+def test_what_replies_cost_is_counted_by_what_lies_there(make_run: MakeRun) -> None:
+    """Whoever wrote it: an actor that is started anew knows no list, and a file that is damaged hides no other."""
+    run = make_run(SCORES)
+    assert paid_for(run.replies) == 0.0
+    row = dict.fromkeys(REPLIES.names) | {"asked": 1, "prompt_tokens": 0, "completion_tokens": 0, "cost": 2.5}
+    rows = pa.Table.from_pylist([row, row | {"error": "cut off"}], schema=REPLIES)
+    run.replies.write("000009.0", 0, rows.slice(0, 1), rows.slice(1))
+    run.store.write(f"{run.replies.folder}/000010.0.0.parquet", b"PAR1")
+    assert paid_for(run.replies) == 5.0
+
+
 def test_failures_of_one_kind_are_counted_together(make_run: MakeRun) -> None:
     run = make_run(SCORES)
     row = dict.fromkeys(REPLIES.names) | {"asked": 1, "prompt_tokens": 0, "completion_tokens": 0}
@@ -171,12 +184,35 @@ def test_a_run_that_is_not_finished_is_told(make_run: MakeRun) -> None:
 
 def test_images_of_unknown_make_are_not_compared() -> None:
     images = pa.table({"image_id": ["a", "b", "c"], "steps": pa.array([10, None, 20], pa.int32())})
-    preferences = pa.table({"image_id_0": ["a", "a", "b"], "image_id_1": ["b", "c", "c"], "label": [1.0, 0.0, 0.5]})
+    preferences = pa.table(
+        {
+            "prompt_id": ["p"] * 3,
+            "image_id_0": ["a", "a", "b"],
+            "image_id_1": ["b", "c", "c"],
+            "label": [1.0, 0.0, 0.5],
+        }
+    )
     assert [(rate.value, rate.comparisons, rate.wins) for rate in win_rates(preferences, images, "steps")] == [
         (10, 1, 0.0),
         (20, 1, 1.0),
     ]
     assert win_rates(preferences.slice(0, 0), images, "steps") == []
+
+
+def test_win_rates_take_prompts_for_independent_and_not_their_pairs() -> None:
+    """20 prompts of one image of 10 steps and four of 20, that all win or all lose; a prompt of equal steps is none."""
+    images = [{"image_id": f"{p}-{i}", "steps": 20 if i else 10} for p in range(20) for i in range(5)]
+    pairs = [
+        {"prompt_id": f"p{p}", "image_id_0": f"{p}-0", "image_id_1": f"{p}-{i}", "label": float(p % 2)}
+        for p in range(20)
+        for i in range(1, 5)
+    ]
+    pairs.append({"prompt_id": "p20", "image_id_0": "0-1", "image_id_1": "1-1", "label": 1.0})
+    ten, twenty = win_rates(pa.Table.from_pylist(pairs), pa.Table.from_pylist(images), "steps")
+    assert (ten.comparisons, ten.wins, twenty.wins) == (80, 40.0, 40.0)
+    for found, won in ((ten, [0.0, 4.0]), (twenty, [4.0, 0.0])):
+        assert (found.low, found.high) == interval_over_prompts(np.tile(won, 10), np.full(20, 4))
+        assert found.high - found.low > 0.4  # of 80 pairs: 0.22
 
 
 def test_tables_for_people(figures: Statistics) -> None:
@@ -190,7 +226,7 @@ def test_tables_for_people(figures: Statistics) -> None:
     assert told["Images by score, in half points"].rows[1] == ["1.5", "0", "0", "0", "0", "1"]
     assert told["Source models"].rows[1] == ["large", "4", "40.0 %"]
     assert told["Mean scores by source model"].rows[1][-1] == "2.50"
-    assert told["Win rate by guidance scale, overall"].rows[1] == ["7.5", "5", "20.0 %", "3.6 to 62.4 %"]
+    assert told["Win rate by guidance scale, overall"].rows[1] == ["7.5", "5", "20.0 %", "12.5 to 50.0 %"]
     assert "Win rate by num inference steps, overall" not in told
 
 

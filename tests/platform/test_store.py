@@ -158,7 +158,7 @@ def test_damage_that_keeps_the_size_is_told_when_it_is_read(tmp_path: Path) -> N
         again.table()
 
 
-def test_a_shard_whose_bytes_changed_is_set_aside(tmp_path: Path) -> None:
+def test_a_shard_whose_bytes_changed_is_found(tmp_path: Path) -> None:
     """By its digest alone: size and footer are as they were."""
     made = shards(tmp_path)
     made.add(made.write("000000", 0, rows("a"), rows()))
@@ -168,11 +168,21 @@ def test_a_shard_whose_bytes_changed_is_set_aside(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[100] ^= 1
     path.write_bytes(data)
-    assert made.set_aside_damaged() == ["images/000001.0.parquet"]
-    assert (tmp_path / "damaged/images/000001.0.parquet").exists()
+    assert made.damaged() == ["images/000001.0.parquet"]
+    path.unlink()
+    assert made.damaged() == ["images/000001.0.parquet"]
+
+
+def test_a_unit_is_set_aside_whole(tmp_path: Path) -> None:
+    made = shards(tmp_path)
+    for unit, generation in (("000000", 0), ("000001", 0), ("000001", 1)):
+        made.add(made.write(unit, generation, rows("a"), rows("b")))
+    assert made.rows() == {"000000": 2, "000001": 3}
+    assert made.set_aside("000001") == ["images/000001.0.parquet", "images/000001.1.parquet"]
+    assert (tmp_path / "damaged/images/000001.1.parquet").exists()
     again = shards(tmp_path)
-    assert again.recover([list(listed)]) == []
-    assert list(again.commits) == ["000000.0"]
+    assert again.recover([]) == []
+    assert (list(again.commits), made.rows()) == (["000000.0"], {"000000": 2})
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"somebody": "else"}', '{"format": 99}'])

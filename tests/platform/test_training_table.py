@@ -1,7 +1,7 @@
 """The training table holds each image once, and pairs that point to the right ones."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from visionprefer import training_table
+from visionprefer.errors import InputError
+from visionprefer.run_folder import RunFolder
 from visionprefer.schema import IMAGES, PREFERENCES, PROMPTS, TRAINING
 from visionprefer.store import Shards, Store
-from visionprefer.training_table import reweighted, write_training
+from visionprefer.training_table import check_weights, reweighted, write_training
 
 PROMPT_COUNT = 60
 CANDIDATES = 4
@@ -219,3 +221,35 @@ def test_the_overall_preference_follows_from_the_aspects_by_other_weights() -> N
     assert overall({"prompt_following": 1, "fidelity": 2}) == [(1, 2, 2.0)]  # 2 against 2: neither is better
     assert overall({"fidelity": 5}) == [(1, 0, 1.0), (1, 2, 3.0)]
     assert overall({"harmlessness": 1}) == []
+
+
+# By aesthetic the second image is better than the first by 2, which is no pair of best_worst: third against fourth is.
+OPPOSED = {"a": ("train", [[5, 2, 3, 3], [4, 4, 3, 3], [4, 5, 3, 3], [4, 1, 3, 3]])}
+EQUAL = {"prompt_following": 0.5, "aesthetic": 0.5}
+
+
+def test_other_weights_say_what_the_run_would_say_with_them(make_run: Callable[..., RunFolder]) -> None:
+    def pairs(**preferences: Any) -> list[dict[str, Any]]:
+        run = make_run(OPPOSED, preferences=preferences)
+        return run.store.read_table(*run.training_files()).to_pylist()[0]["pairs"]
+
+    def overall(pairs: list[dict[str, Any]]) -> list[tuple[int, int, float]]:
+        return sorted((p["chosen"], p["rejected"], p["margin"]) for p in pairs if p["aspect"] == "overall")
+
+    assert overall(reweighted(pairs(), EQUAL)) == overall(pairs(weights=EQUAL))
+    assert (1, 0, 0.5) in overall(pairs(weights=EQUAL))
+    assert (0, 1, 0.5) in overall(reweighted(pairs(pairs="best_worst"), EQUAL))  # which is why they are refused there
+
+
+def test_other_weights_are_refused_where_not_every_difference_is_a_pair(make_run: Callable[..., RunFolder]) -> None:
+    for preferences, told in (
+        ({"pairs": "best_worst"}, "preferences.pairs is best_worst"),
+        ({"tie_margin": 0.5}, "preferences.tie_margin is 0.5"),
+    ):
+        run = make_run(OPPOSED, preferences=preferences)
+        check_weights(None, run)
+        with pytest.raises(
+            InputError, match=rf"weights are .*{told}.*leave them out, write them into preferences\.weights"
+        ):
+            check_weights(EQUAL, run)
+    check_weights(EQUAL, make_run(OPPOSED))

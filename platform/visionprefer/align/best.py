@@ -4,7 +4,7 @@ import math
 
 from visionprefer.align.recipe import FinetuneRecipe
 from visionprefer.errors import InputError
-from visionprefer.judging.scores import scores
+from visionprefer.judging.scores import SCORED, scores
 from visionprefer.run_folder import RunFolder
 
 
@@ -18,7 +18,7 @@ def best_images(run: RunFolder, recipe: FinetuneRecipe) -> list[str]:
         InputError: if the run has no scores by a name that the recipe gives, or is not finished.
     """
     plan = run.images.table(["image_id", "prompt_id", "candidate", "split"])
-    found = scores(run.judgements(["image_id", "scorer", "score"]), plan, run.recipe.preferences.weights)
+    found = scores(run.judgements(SCORED), plan, run.recipe.preferences.weights)
     for field, names in (("aspect", [recipe.aspect]), ("min_scores", recipe.min_scores)):
         for name in names:
             if name not in found.aspects:

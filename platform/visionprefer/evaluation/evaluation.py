@@ -20,7 +20,7 @@ from visionprefer.evaluation.duels import (
     of_scores,
 )
 from visionprefer.gallery import Gallery, Judged
-from visionprefer.judging.scores import Scores, scores
+from visionprefer.judging.scores import SCORED, Scores, scores
 from visionprefer.report import environment
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import ASPECTS, OVERALL
@@ -72,7 +72,7 @@ def write_evaluation(run: RunFolder, rewards: dict[str, Scores]) -> Evaluation:
     verdicts[judge] = of_preferences(run.preferences())
     if oracle is not None:
         verdicts["oracle"] = of_oracle(oracle, run, meetings)
-    judged = run.judgements()
+    judged = run.judgements(SCORED)
     first = next(iter(rewards.values()), None) or scores(judged, images, weights)
     known = agreement(judged, oracle, images, weights).models if oracle is not None else []
     models = list(dict.fromkeys(images.sort_by("candidate")["model"].to_pylist()))

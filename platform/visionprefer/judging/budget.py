@@ -43,7 +43,7 @@ class Budget:
     def __init__(self, most: float | None, spent: float = 0.0) -> None:
         self.most = most
         self.spent = spent
-        self.in_flight = 0.0
+        self.in_flight, self._requests = 0.0, 0
         self._changed = asyncio.Condition()
 
     @asynccontextmanager
@@ -55,18 +55,19 @@ class Budget:
         """
         charge = Charge(worst)
         async with self._changed:
-            await self._changed.wait_for(lambda: self._fits(worst) or not self.in_flight)
+            await self._changed.wait_for(lambda: self._fits(worst) or not self._requests)
             if not self._fits(worst):
                 raise BudgetSpent(
                     f"judge.api.budget is {self.most:g}, of which {self.spent:g} is spent; the next request may cost "
                     f"{worst:g}. Raise the budget and run again: what was answered is kept"
                 )
-            self.in_flight += worst
+            self.in_flight, self._requests = self.in_flight + worst, self._requests + 1
         try:
             yield charge
         finally:
             async with self._changed:
-                self.in_flight = max(0.0, self.in_flight - worst)
+                self._requests -= 1
+                self.in_flight = self.in_flight - worst if self._requests else 0.0  # sums of floats leave a rest
                 self.spent += charge.cost
                 self._changed.notify_all()
 

@@ -19,13 +19,13 @@ class _Figures(BaseModel):
 
 
 class SelfConsistency(_Figures):
-    """Pairs of one aspect about which the judge was asked several times: in single mode about each image anew, in joint
-    mode in both orders.
+    """Pairs of one aspect about which the judge answered several times: in single mode it is asked about each image
+    anew, in joint mode in both orders.
     """
 
     aspect: str
     pairs: int
-    same: float | None  # share on which it says the same again by its scores, a tie or a choice
+    same: float | None  # share on which it says the same again by its scores, a tie or a choice; None: of no pair
     opposed: float | None  # share of which it says now this and now the opposite, by its scores or its ranks
 
 
@@ -57,14 +57,25 @@ def self_consistency(
             for repeat in sorted(judgements["repeat"].unique().to_pylist())
         ]
     )
-    same_P = (said_RP[1:] == said_RP[0]).mean(axis=0)
     opposed_P = opposed(np.concatenate([said_RP, opinions(judgements, plan, pairs, settings)]))
+    answered_again_P = (~np.isnan(said_RP)).sum(axis=0) > 1
     found = []
     for aspect in pairs["aspect"].unique().to_pylist():
-        of_aspect = pc.equal(pairs["aspect"], aspect).to_numpy()
-        figures = {"same": same_P[of_aspect].mean(), "opposed": opposed_P[of_aspect].mean()}
-        found.append(SelfConsistency(aspect=aspect, pairs=int(of_aspect.sum()), **figures))
+        chosen_P = pc.equal(pairs["aspect"], aspect).to_numpy() & answered_again_P
+        same, opposite = _mean(_said_again(said_RP[:, chosen_P])), _mean(opposed_P[chosen_P])
+        found.append(SelfConsistency(aspect=aspect, pairs=int(chosen_P.sum()), same=same, opposed=opposite))
     return found
+
+
+def _said_again(said_RP: np.ndarray) -> np.ndarray:
+    """Share of the later answers that are the same as the first: [P]. NaN is no answer; of each pair there are two."""
+    answered_RP = ~np.isnan(said_RP)
+    first_P = np.take_along_axis(said_RP, answered_RP.argmax(axis=0)[None], axis=0)
+    return ((said_RP == first_P).sum(axis=0) - 1) / (answered_RP.sum(axis=0) - 1)
+
+
+def _mean(shares_P: np.ndarray) -> float | None:
+    return float(shares_P.mean()) if len(shares_P) else None
 
 
 def positions(judgements: pa.Table) -> list[Position]:

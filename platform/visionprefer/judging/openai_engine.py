@@ -16,6 +16,7 @@ from visionprefer.models import Model
 LONGEST_WAIT = 60.0  # seconds between two tries, unless the server asks for more
 LONGEST_ASKED = 600.0  # the same, if it asks for more: a request that waits keeps others from its place
 LONGEST_ERROR = 300  # characters
+SHORTEST_SECRET = 16  # the same: servers of one's own take any word as a key, and judges write words
 
 
 class OpenAIEngine:
@@ -152,7 +153,7 @@ class OpenAIEngine:
         text, refusal = choice.message.content, choice.message.refusal
         error = None if text else f"the model refused: {refusal}" if refusal else "the reply is empty"
         return Reply(
-            text and self._scrubbed(text),
+            self._scrubbed(text) if text and len(self._key) >= SHORTEST_SECRET else text,
             asked,
             answered,
             error=error and self._told(error),
@@ -204,7 +205,7 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _is_out_of_credit(error: Any) -> bool:
-    return error.code == "insufficient_quota"
+    return error.status_code == 402 or error.code == "insufficient_quota"
 
 
 def _wait(state: Any) -> float:

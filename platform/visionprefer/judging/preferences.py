@@ -24,8 +24,8 @@ def preferences(judgements: pa.Table, plan: pa.Table, settings: PreferenceSettin
     the first two images, and a tie. Images without a score stand in no pair. A pair of which a judge says now this and
     now the opposite is a tie, whatever its margin; see `opinions`.
 
-    Columns in: of JUDGEMENTS image_id, scorer and score, and judge, repeat and rank where images were shown together;
-    of PLAN image_id, prompt_id, prompt, split and candidate.
+    Columns in: of JUDGEMENTS those of `scores`, and repeat and rank where images were shown together; of PLAN image_id,
+    prompt_id, prompt, split and candidate.
     Columns out: PREFERENCES, sorted by prompt_id, aspect (the rubric's, other scorers by name, "overall") and
     candidates.
 

@@ -14,6 +14,7 @@ from visionprefer.errors import InputError
 from visionprefer.judging import joint_rubric, rubric
 from visionprefer.schema import ASPECTS, JUDGEMENTS, OVERALL
 
+SCORED = ["image_id", "scorer", "score", "judge"]  # of JUDGEMENTS, that `scores` reads
 DECIMALS = 9  # of sums and differences of scores: what differs by less was added up in another order
 
 
@@ -43,10 +44,11 @@ def judgements(replies: pa.Table) -> pa.Table:
 def scores(judgements: pa.Table, plan: pa.Table, weights: dict[str, float]) -> Scores:
     """Lay out scores by image and aspect, and add their weighted sum as the last one, "overall".
 
-    An image has no overall score where it lacks one of the weighted scorers. Where one scorer judged an image several
-    times, the mean is its score.
+    An image has no overall score where it lacks one of the weighted scorers. Where a judge scored an image several
+    times, the mean is what it says; where several judges did, the score is the mean of what each of them says.
 
-    Columns in: of JUDGEMENTS image_id, scorer and score; of PLAN at least image_id, prompt_id and candidate.
+    Columns in: of JUDGEMENTS SCORED, all of one judge where none is named; of PLAN at least image_id, prompt_id and
+    candidate.
 
     References: the weighted sum is AGFSync (arXiv 2403.13352) Eq. 5.
 
@@ -66,12 +68,26 @@ def scores(judgements: pa.Table, plan: pa.Table, weights: dict[str, float]) -> S
         raise InputError(f"judgements: image_id {unknown} is not in the plan. Write the plan of the same run")
     scorer = pc.index_in(judgements["scorer"], pa.array(scorers))
     place = image.to_numpy().astype(np.int64) * len(scorers) + scorer.to_numpy()
-    cells = images.num_rows * len(scorers)
-    with np.errstate(invalid="ignore"):  # 0/0 is NaN: no score
-        mean = np.bincount(place, judgements["score"].to_numpy(), cells) / np.bincount(place, minlength=cells)
-    values_NA = mean.reshape(-1, len(scorers))
+    values_NA = _means_of_judges(judgements, place, images.num_rows * len(scorers)).reshape(-1, len(scorers))
     weighted = values_NA[:, [scorers.index(name) for name in weights]] @ np.array(list(weights.values()))
     return Scores(images, [*scorers, OVERALL], np.column_stack([values_NA, weighted.round(DECIMALS)]))
+
+
+def _means_of_judges(judgements: pa.Table, place_R: np.ndarray, places: int) -> np.ndarray:
+    """The mean of what each judge says of each place, which is the mean of its rows [R]: [places]."""
+    score_R = judgements["score"].to_numpy()
+    judges = judgements["judge"].unique() if "judge" in judgements.column_names else []
+    if len(judges) <= 1:
+        return _means(place_R, score_R, places)
+    judge_R = pc.index_in(judgements["judge"], judges).to_numpy()
+    said = _means(place_R * len(judges) + judge_R, score_R, places * len(judges))
+    there = np.flatnonzero(~np.isnan(said))
+    return _means(there // len(judges), said[there], places)
+
+
+def _means(place_R: np.ndarray, score_R: np.ndarray, places: int) -> np.ndarray:
+    with np.errstate(invalid="ignore"):  # 0/0 is NaN: no score
+        return np.bincount(place_R, score_R, places) / np.bincount(place_R, minlength=places)
 
 
 def _verdicts(replies: pa.RecordBatch) -> pa.Table:

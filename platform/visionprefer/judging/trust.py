@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
-from visionprefer.intervals import interval_over_prompts
+from visionprefer.intervals import interval_of_pairs, wilson_interval
 from visionprefer.judging.scores import DECIMALS, Scores
 from visionprefer.schema import OVERALL
 
@@ -137,7 +137,7 @@ def _agreement(pairs: pa.Table) -> AspectAgreement:
     if not pairs.num_rows:
         return AspectAgreement(pairs=0, agreement=None, low=None, high=None, tie_rate=None)
     wins_P = _wins(pairs)
-    low, high = _interval(pairs, wins_P)
+    low, high = interval_of_pairs(wins_P, _prompts(pairs))
     ties = (pairs["said"].to_numpy() == 0).mean()
     return AspectAgreement(pairs=pairs.num_rows, agreement=wins_P.mean(), low=low, high=high, tie_rate=ties)
 
@@ -146,15 +146,19 @@ def _leaning(value: str | float, pairs: pa.Table, sign_P: np.ndarray) -> Leaning
     """`sign_P`: +1 where image 0 alone has the value, −1 where image 1 alone has it, 0 elsewhere."""
     compared = sign_P != 0
     judge_P, known_P = ((pairs[name].to_numpy() * sign_P + 1)[compared] / 2 for name in ("said", "better"))
-    low, high = _interval(pairs.filter(pa.array(compared)), (judge_P - known_P + 1) / 2)
+    low, high = _interval_of_difference(judge_P - known_P, _prompts(pairs)[compared])
     return Leaning(
-        value=value,
-        pairs=int(compared.sum()),
-        judge=judge_P.mean(),
-        known=known_P.mean(),
-        low=2 * low - 1,
-        high=2 * high - 1,
+        value=value, pairs=int(compared.sum()), judge=judge_P.mean(), known=known_P.mean(), low=low, high=high
     )
+
+
+def _interval_of_difference(difference_P: np.ndarray, prompt_P: np.ndarray) -> tuple[float, float]:
+    """Of the mean of differences from −1 to 1. Where no prompt has any, it is what can be missed in so many prompts."""
+    if not np.bincount(prompt_P, difference_P).any():
+        missed = wilson_interval(0, len(np.unique(prompt_P)))[1]
+        return -missed, missed
+    low, high = interval_of_pairs((difference_P + 1) / 2, prompt_P)
+    return 2 * low - 1, 2 * high - 1
 
 
 def _wins(pairs: pa.Table) -> np.ndarray:
@@ -162,6 +166,6 @@ def _wins(pairs: pa.Table) -> np.ndarray:
     return (pairs["said"].to_numpy() * pairs["better"].to_numpy() + 1) / 2
 
 
-def _interval(pairs: pa.Table, wins_P: np.ndarray) -> tuple[float, float]:
-    prompt_P = pairs["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    return interval_over_prompts(np.bincount(prompt_P, wins_P), np.bincount(prompt_P))
+def _prompts(pairs: pa.Table) -> np.ndarray:
+    """Number of each pair's prompt: [P]."""
+    return pairs["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy()

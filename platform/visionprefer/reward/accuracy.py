@@ -16,31 +16,31 @@ class Comparison(NamedTuple):
     score_1: float
 
 
-def imagereward_accuracy(comparisons: Sequence[Comparison]) -> float:
-    """Share of all pairs that are not known as a tie, pooled, whose better image has the higher score.
+def imagereward_accuracy(comparisons: Sequence[Comparison]) -> float | None:
+    """Share of all pairs that are not known as a tie, pooled, whose better image has the higher score; None: no pair.
 
     Equal scores are wrong.
 
     References: ImageReward (arXiv 2304.05977) section 4.1 and its released test.
     """
     right = [(one.score_0 - one.score_1) * (one.label - 0.5) > 0 for one in comparisons if one.label != 0.5]
-    return float(np.mean(right))
+    return _mean(right)
 
 
-def hpd_accuracy(prompts: Iterable[Sequence[Comparison]]) -> float:
-    """The mean over prompts of 1 − discordant pairs / all pairs. A pair known as a tie is never discordant.
+def hpd_accuracy(prompts: Iterable[Sequence[Comparison]]) -> float | None:
+    """The mean over prompts of 1 − discordant pairs / all pairs; None: no prompt. A known tie is never discordant.
 
     References: HPS v2 (arXiv 2306.09341) and its released evaluation.
     """
-    return float(np.mean([np.mean([_is_not_discordant(one) for one in prompt]) for prompt in prompts]))
+    return _mean([float(np.mean([_is_not_discordant(one) for one in prompt])) for prompt in prompts])
 
 
 def _is_not_discordant(one: Comparison) -> bool:
     return (one.score_0 - one.score_1) * (one.label - 0.5) > 0 or one.label == 0.5
 
 
-def pickapic_accuracy(comparisons: Sequence[Comparison], threshold: float) -> float:
-    """The mean over pairs of 1 where label and prediction agree, 0.5 where one of them alone is a tie, and 0 else.
+def pickapic_accuracy(comparisons: Sequence[Comparison], threshold: float) -> float | None:
+    """The mean over pairs of 1 where label and prediction agree, 0.5 where one alone is a tie, 0 else; None: no pair.
 
     The prediction is a tie where the probability of image 0, σ(score_0 − score_1), is so near to that of image 1.
 
@@ -50,11 +50,12 @@ def pickapic_accuracy(comparisons: Sequence[Comparison], threshold: float) -> fl
 
     References: Pick-a-Pic (arXiv 2305.01569) section 5.
     """
-    points = []
-    for one in comparisons:
-        said = _prediction(one, threshold)
-        points.append(1.0 if said == one.label else 0.5 if 0.5 in (said, one.label) else 0.0)
-    return float(np.mean(points))
+    return _mean([_points(one, threshold) for one in comparisons])
+
+
+def _points(one: Comparison, threshold: float) -> float:
+    said = _prediction(one, threshold)
+    return 1.0 if said == one.label else 0.5 if 0.5 in (said, one.label) else 0.0
 
 
 def _prediction(one: Comparison, threshold: float) -> float:
@@ -65,4 +66,12 @@ def _prediction(one: Comparison, threshold: float) -> float:
 
 def pickapic_threshold(validation: Sequence[Comparison]) -> float:
     """The threshold of THRESHOLDS that is best on other pairs, the smallest of equals."""
-    return max(THRESHOLDS, key=lambda threshold: (pickapic_accuracy(validation, threshold), -threshold))
+
+    def points(threshold: float) -> float:
+        return sum(_points(one, threshold) for one in validation)
+
+    return max(THRESHOLDS, key=lambda threshold: (points(threshold), -threshold))
+
+
+def _mean(points: Sequence[float]) -> float | None:
+    return float(np.mean(points)) if points else None

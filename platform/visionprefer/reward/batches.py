@@ -5,8 +5,8 @@ Shapes: N images, S scores, P pairs of one score.
 
 import io
 import random
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from visionprefer.store import Store
 from visionprefer.training_table import ROWS_PER_GROUP, Group, reweighted
 
 Purpose = Literal["training", "validation", "held_out"]
+Step = list[Group]  # what an optimizer step learns from
 
 
 def serves(row: dict[str, Any], purpose: Purpose, recipe: RewardRecipe) -> bool:
@@ -35,49 +36,100 @@ def serves(row: dict[str, Any], purpose: Purpose, recipe: RewardRecipe) -> bool:
     return purpose == "validation" and is_for_validation
 
 
-def groups_of(store: Store, files: Sequence[str], recipe: RewardRecipe) -> dict[Purpose, list[Group]]:
-    """The row groups that hold prompts for each purpose.
+def wanted(row: dict[str, Any], purpose: Purpose, recipe: RewardRecipe) -> list[dict[str, Any]]:
+    """The pairs of a prompt, of any aspect, that the recipe wants for this purpose; none of a prompt of another."""
+    if not serves(row, purpose, recipe):
+        return []
+    pairs = row["pairs"] if recipe.weights is None else reweighted(row["pairs"], recipe.weights)
+    return [pair for pair in pairs if pair["margin"] >= recipe.min_margin]
+
+
+def groups_of(store: Store, files: Sequence[str], recipe: RewardRecipe) -> dict[Purpose, Counter[Group]]:
+    """How many prompts with a pair for training and for validation each row group holds, where it holds any.
 
     Args:
         store, files: the training table.
-        recipe: says which prompts serve what.
+        recipe: says which prompts and pairs serve what.
 
     Raises:
-        InputError: if there is none to train on or to choose the best epoch by, or no pair of a score.
+        InputError: if there is no pair of a score to train on, or none of the first to choose the best epoch by.
     """
-    groups: dict[Purpose, list[Group]] = {"training": [], "validation": [], "held_out": []}
-    aspects = set()
+    groups: dict[Purpose, Counter[Group]] = {"training": Counter(), "validation": Counter()}
+    aspects: dict[Purpose, set[str]] = {"training": set(), "validation": set()}
     for file in files:
         table = store.read_table(file, ["prompt_id", "split", "pairs"])
-        for number, rows in enumerate(_chunks(table.to_pylist())):
-            aspects |= {pair["aspect"] for row in rows for pair in row["pairs"]}
-            for purpose, found in groups.items():
-                if any(serves(row, purpose, recipe) for row in rows):
-                    found.append(Group(file, number))
-    if missing := [name for name in recipe.scores if name not in aspects]:
-        raise InputError(f"scores: the training table has no pair of {missing[0]!r}. Write some of {sorted(aspects)}")
-    for purpose in ("training", "validation"):
-        if not groups[purpose]:
-            raise InputError(
-                f"the training table has no prompt for {purpose}: judge more prompts, or change validation"
-            )
+        for number, row in enumerate(table.to_pylist()):
+            for purpose, prompts in groups.items():
+                there = {pair["aspect"] for pair in wanted(row, purpose, recipe)}
+                aspects[purpose] |= there
+                if not there.isdisjoint(recipe.scores):
+                    prompts[Group(file, number // ROWS_PER_GROUP)] += 1
+    _check_scores(aspects, recipe)
     return groups
 
 
-def _chunks(rows: list[Any]) -> Iterator[list[Any]]:
-    for start in range(0, len(rows), ROWS_PER_GROUP):
-        yield rows[start : start + ROWS_PER_GROUP]
+def _check_scores(aspects: dict[Purpose, set[str]], recipe: RewardRecipe) -> None:
+    """Raises InputError if a score has no pair where it needs some."""
+    least = f" that differs by {recipe.min_margin:g} or more" if recipe.min_margin else ""
+    smaller = ", or a smaller min_margin" if recipe.min_margin else ""
+    missing = [name for name in recipe.scores if name not in aspects["training"]]
+    if missing and aspects["training"]:
+        raise InputError(
+            f"scores: the training table has no pair of {missing[0]!r}{least} for training. "
+            f"Write some of {sorted(aspects['training'])}{smaller}"
+        )
+    first = recipe.scores[0]
+    for purpose, there in aspects.items():
+        if first not in there:
+            raise InputError(
+                f"validation is {recipe.validation:g}, and the training table has no pair of {first!r}{least} for "
+                f"{purpose}: judge more prompts, or write another validation{smaller}"
+            )
 
 
-def steps_of_epoch(groups: Sequence[Group], recipe: RewardRecipe, epoch: int) -> list[list[Group]]:
-    """Which row groups share a step: drawn anew in each epoch, the same ones whatever the number of workers."""
-    order = list(groups)
+def epochs_of(prompts: Mapping[Group, int], recipe: RewardRecipe) -> list[list[Step]]:
+    """The steps of each epoch.
+
+    Each epoch draws the order of the row groups anew and cuts it where a step has `batch_size` prompts, or up to three
+    more, since a row group is not divided; what is left over is a step too.
+
+    Args:
+        prompts: how many of each row group are learnt from.
+        recipe: how many epochs of steps of how many prompts.
+
+    Raises:
+        InputError: if a step has fewer row groups than there are workers to share it.
+    """
+    epochs = [_steps(prompts, recipe, epoch) for epoch in range(recipe.epochs)]
+    fewest, workers = min(len(step) for steps in epochs for step in steps), _workers(recipe)
+    if fewest < workers:
+        larger = ", or a larger batch_size" if fewest < len(prompts) else ""
+        raise InputError(
+            f"workers.actors is {workers}, and a step may have no more than {fewest} row groups, which are not "
+            f"divided: write {fewest} or fewer{larger}"
+        )
+    return epochs
+
+
+def _steps(prompts: Mapping[Group, int], recipe: RewardRecipe, epoch: int) -> list[Step]:
+    order = list(prompts)
     random.Random(f"{recipe.seed} {epoch}").shuffle(order)  # noqa: S311
-    size = recipe.batch_size // ROWS_PER_GROUP
-    steps = [order[start : start + size] for start in range(0, len(order), size)]
-    if len(steps) > 1 and len(steps[-1]) < min(size, int(str(recipe.workers.actors))):
-        steps[-2:] = [steps[-2] + steps[-1]]  # too few for each worker to have one
+    steps: list[Step] = []
+    left: Step = []
+    for group in order:
+        left.append(group)
+        if sum(prompts[one] for one in left) >= recipe.batch_size:
+            steps.append(left)
+            left = []
+    if steps and len(left) < _workers(recipe):
+        steps[-1] += left  # none, or too few for each worker to have one
+    else:
+        steps.append(left)
     return steps
+
+
+def _workers(recipe: RewardRecipe) -> int:
+    return int(str(recipe.workers.actors))
 
 
 PREPARED = pa.schema(
@@ -106,17 +158,16 @@ class Batch(NamedTuple):
 
 
 def prepared(rows: pa.Table, inputs: Inputs, recipe: RewardRecipe, purpose: Purpose) -> pa.Table:
-    """Decode the images of prompts that serve this purpose.
+    """Decode the images of prompts that have a pair for this purpose.
 
-    Columns in: TRAINING. Columns out: PREPARED, a row for each of these prompts.
+    Columns in: TRAINING. Columns out: PREPARED, a row for each prompt that `groups_of` counts.
     """
     found = []
     for row in rows.to_pylist():
-        if serves(row, purpose, recipe):
+        pairs = [pair for pair in wanted(row, purpose, recipe) if pair["aspect"] in recipe.scores]
+        if pairs:
             squares = inputs.squares([Image.open(io.BytesIO(image["bytes"])) for image in row["images"]])
             ids, mask = (part[0].tolist() for part in inputs.tokens([row["prompt"]]))
-            pairs = row["pairs"] if recipe.weights is None else reweighted(row["pairs"], recipe.weights)
-            pairs = [pair for pair in pairs if pair["aspect"] in recipe.scores and pair["margin"] >= recipe.min_margin]
             about = {"input_ids": ids, "attention_mask": mask, "pairs": pairs, "images": len(squares)}
             found.append(about | {"pixels": squares.contiguous().numpy().tobytes()})
     return pa.Table.from_pylist(found, schema=PREPARED)

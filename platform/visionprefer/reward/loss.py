@@ -14,15 +14,15 @@ Pairs = dict[int, torch.Tensor]  # by the place of the score: int64 [P, 2], rows
 def pairwise_loss(
     chosen_P: torch.Tensor, rejected_P: torch.Tensor, variance_P: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """−log σ((s_w − s_l) / √(1 + σ²_w + σ²_l)) of each pair: [P].
+    """−log σ((s_w − s_l) / √(1 + π/8 · (σ²_w + σ²_l))) of each pair: [P].
 
     Without variance it is ImageReward's loss (arXiv 2304.05977, equation 1), the cross-entropy of the two scores. With
     it, scores carry a Gaussian noise: the square root, which makes the logit smaller the more noise there is, is
-    MacKay's approximation of the expected sigmoid, without its factor π/8, which the variance takes up.
+    MacKay's approximation of the expected sigmoid (Neural Computation 4 (1992), 720-736).
 
     Args:
         chosen_P, rejected_P: raw scores.
-        variance_P: σ²_w + σ²_l.
+        variance_P: π/8 · (σ²_w + σ²_l), which is what the model tells: see `Scores`.
     """
     difference_P = chosen_P - rejected_P
     return -logsigmoid(difference_P if variance_P is None else difference_P / (1 + variance_P).sqrt())

@@ -45,7 +45,11 @@ class RewardRecipe(TrainingSettings):
     )
     epochs: int = Field(10, ge=1, description="Passes over the training prompts.")
     batch_size: int = Field(
-        64, ge=4, multiple_of=4, description="Prompts of one optimizer step, on all workers together."
+        64,
+        ge=4,
+        multiple_of=4,
+        description="Prompts of one optimizer step, on all workers together; up to three more where a row group of the "
+        "training table, which is not divided, has them. Prompts without a pair to learn from do not count.",
     )
     accumulation: int = Field(1, ge=1, description="Forward passes that a worker makes of its part of a step.")
     learning_rate: float = Field(1e-5, gt=0, description="Of Adam, at its peak; it falls to 0 as a cosine.")

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from visionprefer.errors import InputError
-from visionprefer.intervals import wilson_interval
+from visionprefer.intervals import interval_of_pairs
 from visionprefer.judging import trust
 from visionprefer.judging.scores import Scores
 from visionprefer.judging.trust import AspectAgreement
@@ -38,9 +38,9 @@ class Half(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pairs: int
-    right: float
-    low: float  # of the 95 % interval, pairs taken for independent
-    high: float
+    right: float | None  # None: of no pair
+    low: float | None  # of the 95 % interval, prompts taken for independent
+    high: float | None
 
 
 class RewardFigures(BaseModel):
@@ -52,7 +52,7 @@ class RewardFigures(BaseModel):
     against: str
     images: int
     aspects: dict[str, AspectAgreement]
-    protocols: dict[str, float]  # accuracy of the first score, by the protocol's name
+    protocols: dict[str, float | None]  # accuracy of the first score, by the protocol's name; None: of no pair
     certain: Half
     uncertain: Half
 
@@ -150,7 +150,7 @@ def _comparisons(found: ScoredImages, known: pa.Table) -> dict[str, list[Compari
     return prompts
 
 
-def _protocols(prompts: dict[str, list[Comparison]]) -> dict[str, float]:
+def _protocols(prompts: dict[str, list[Comparison]]) -> dict[str, float | None]:
     """Pick-a-Pic's threshold is chosen on the first half of the prompts, by id, and used on the other."""
     every = [one for prompt in prompts.values() for one in prompt]
     found = {"ImageReward": imagereward_accuracy(every), "HPD v2": hpd_accuracy(prompts.values())}
@@ -173,10 +173,16 @@ def _halves(model: VPScore, found: ScoredImages, pairs: pa.Table) -> dict[str, H
         right.append((row["said"] * row["better"] + 1) / 2)
     order = np.argsort(certainty, kind="stable")
     wins = np.array(right)[order]
+    prompt = pairs["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy()[order]
     middle = len(wins) // 2
-    return {"uncertain": _half(wins[:middle]), "certain": _half(wins[middle:])}
+    return {
+        "uncertain": _half(wins[:middle], prompt[:middle]),
+        "certain": _half(wins[middle:], prompt[middle:]),
+    }
 
 
-def _half(wins_P: np.ndarray) -> Half:
-    low, high = wilson_interval(float(wins_P.sum()), max(1, len(wins_P)))
-    return Half(pairs=len(wins_P), right=float(wins_P.mean()) if len(wins_P) else 0.5, low=low, high=high)
+def _half(wins_P: np.ndarray, prompt_P: np.ndarray) -> Half:
+    if not len(wins_P):
+        return Half(pairs=0, right=None, low=None, high=None)
+    low, high = interval_of_pairs(wins_P, prompt_P)
+    return Half(pairs=len(wins_P), right=wins_P.mean(), low=low, high=high)

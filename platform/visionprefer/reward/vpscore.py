@@ -24,6 +24,7 @@ from visionprefer.reward.inputs import Inputs, InputSizes
 from visionprefer.schema import ASPECTS, OVERALL, content_id
 
 CONFIG, WEIGHTS, BACKBONE = "vpscore.json", "model.safetensors", "backbone"
+MACKAY = math.pi / 8  # that share of a noise's variance flattens the sigmoid; see `loss.pairwise_loss`
 
 
 class VPScoreConfig(BaseModel):
@@ -48,11 +49,15 @@ class Scores(NamedTuple):
     """Raw scores of N images: not normalised."""
 
     values_NS: torch.Tensor
-    variance_N: torch.Tensor  # of the noise in the overall score
+    variance_N: torch.Tensor  # of the noise in the overall score, times MACKAY
 
 
 class Head(torch.nn.Module):
-    """ImageReward's head: five linear layers without activations, each but the last two followed by dropout."""
+    """ImageReward's head: five linear layers without activations, each but the last two followed by dropout.
+
+    At first weights are normal with 1 / (fan-in + 1) as standard deviation. That the fan-in is each layer's own is our
+    choice: ImageReward's published code takes the width of the features for all layers.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -75,8 +80,8 @@ class Head(torch.nn.Module):
 class VPScore(torch.nn.Module):
     """The reward model: a backbone, a head for each score, and one for the overall score's uncertainty.
 
-    The uncertainty is aleatoric and learnt: σ² of a noise in the overall score, by which a preference is harder to
-    foresee (see `loss.pairwise_loss`).
+    The uncertainty is aleatoric and learnt: σ of a Gaussian noise in the overall score, by which a preference is harder
+    to foresee (see `loss.pairwise_loss`).
 
     References: VisionPrefer (arXiv 2404.15100) section 4; ImageReward (arXiv 2304.05977) section 3. Aspects and
     uncertainty are our own.
@@ -107,7 +112,7 @@ class VPScore(torch.nn.Module):
     def normalised(self, scores: Scores) -> list[Scored]:
         """Scores as people get them: mean 0 and standard deviation 1 over the training images."""
         values_NS = (scores.values_NS.float() - self.mean) / self.std
-        doubt_N = scores.variance_N.float().sqrt() / self.std[0]
+        doubt_N = (scores.variance_N.float() / MACKAY).sqrt() / self.std[0]
         names = self.config.scores[1:]
         return [
             Scored(overall, dict(zip(names, aspects, strict=True)), doubt)
@@ -117,7 +122,7 @@ class VPScore(torch.nn.Module):
     def preference(self, one: Scored, other: Scored) -> float:
         """The chance that the first of two images of a prompt is preferred, as `loss.pairwise_loss` has it."""
         unit = float(self.std[0])
-        noise = 1 + unit**2 * (one.uncertainty**2 + other.uncertainty**2)
+        noise = 1 + MACKAY * unit**2 * (one.uncertainty**2 + other.uncertainty**2)
         return 1 / (1 + math.exp(-unit * (one.score - other.score) / math.sqrt(noise)))
 
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image], batch_size: int = 32) -> list[Scored]:

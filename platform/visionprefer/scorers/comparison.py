@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from visionprefer.errors import InputError
 from visionprefer.judging import trust
-from visionprefer.judging.scores import Scores, scores
+from visionprefer.judging.scores import SCORED, Scores, scores
 from visionprefer.judging.trust import AspectAgreement
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import ASPECTS, OVERALL
@@ -63,7 +63,7 @@ def compare(run: RunFolder, known: pa.Table, split: str | None = None) -> list[S
 def agreement_of_judge(run: RunFolder, known: pa.Table, split: str | None = None) -> ScorerAgreement:
     """The run's own judge, each aspect by its own score; see `compare`."""
     images = _images(run, split)
-    judgements = run.judgements(["image_id", "scorer", "score"])
+    judgements = run.judgements(SCORED)
     judgements = judgements.filter(pc.is_in(judgements["image_id"], images["image_id"]))
     judged = scores(judgements, images, run.recipe.preferences.weights)
     agreed = trust.agreements(trust.compare(judged, known), _in_order(known["aspect"].to_pylist()))

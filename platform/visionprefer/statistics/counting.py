@@ -3,6 +3,7 @@
 import math
 import re
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from visionprefer.blocksworld.agreement import agreement
+from visionprefer.errors import InputError
 from visionprefer.judging.consistency import positions, self_consistency
-from visionprefer.judging.scores import Scores, scores
+from visionprefer.judging.scores import SCORED, Scores, scores
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import JUDGEMENTS, OVERALL
 from visionprefer.statistics.figures import (
@@ -28,7 +30,6 @@ from visionprefer.store import Counts, Shards
 
 FILE = "statistics.json"  # of a finished run
 DRAWN = ("model", "guidance_scale", "num_inference_steps")  # what images of a prompt differ in
-SCORED = ["image_id", "scorer", "score"]  # of judgements
 BIN = 0.5  # points of score
 LONGEST_REASON = 160  # characters
 
@@ -118,6 +119,17 @@ def spent(replies: Shards) -> dict[str, Any]:
         "completion_tokens": pc.sum(rows["completion_tokens"], min_count=0).as_py(),
         "cost": pc.sum(rows["cost"]).as_py(),
     }
+
+
+def paid_for(replies: Shards) -> float:
+    """Money that replies have cost, by all files of theirs that are there and can be read, whoever lists them."""
+    total = 0.0
+    for folder in (replies.folder, f"failed/{replies.folder}"):
+        for name in replies.store.sizes(folder):
+            with suppress(FileNotFoundError, InputError):
+                cost = replies.store.read_table(f"{folder}/{name}", ["cost"])["cost"]
+                total += pc.sum(cost).as_py() or 0.0
+    return total
 
 
 def _aspect(score_N: np.ndarray, preferences: pa.Table, prompts: int) -> AspectFigures:

@@ -64,7 +64,7 @@ def test_a_reward_model_reads_and_is_tested_on_an_import(tmp_path: Path, tiny_bl
     recipe = RewardRecipe(name="r", backbone=str(tiny_blip), scores=("overall", "prompt_following"), validation=0.4)
     groups = groups_of(run.store, run.training_files(), recipe)
     model = VPScore.from_backbone(str(tiny_blip), None, recipe.scores, 0)
-    group = groups["training"][0]
+    group = next(iter(groups["training"]))
     found = prepared(run.store.read_row_group(*group), model.inputs, recipe, "training")
     rows = run.store.read_row_group(*group).to_pylist()
     assert found.num_rows == sum(serves(row, "training", recipe) for row in rows) > 0

@@ -6,6 +6,17 @@ import pytest
 from visionprefer.judging.between_judges import alphas, pair_agreements, voted_preferences
 from visionprefer.recipe import PreferenceSettings
 
+SETTINGS = PreferenceSettings(weights={"fidelity": 1.0})
+PLAN = pa.table(
+    {
+        "image_id": ["x", "y", "z"],
+        "prompt_id": ["p"] * 3,
+        "prompt": ["p"] * 3,
+        "split": ["train"] * 3,
+        "candidate": [0, 1, 2],
+    }
+)
+
 
 def given(**scores: float) -> pa.Table:
     """One judge's fidelity, by image."""
@@ -63,25 +74,26 @@ def test_judges_who_saw_no_image_in_common_are_not_compared() -> None:
 
 def test_a_vote_is_of_judges_not_of_points() -> None:
     """Two judges prefer x by a point, the third y by four: the mean prefers y, the vote x."""
-    plan = pa.table(
-        {
-            "image_id": ["x", "y", "z"],
-            "prompt_id": ["p"] * 3,
-            "prompt": ["p"] * 3,
-            "split": ["train"] * 3,
-            "candidate": [0, 1, 2],
-        }
-    )
-    settings = PreferenceSettings(weights={"fidelity": 1.0})
     tables = [given(x=3, y=2, z=1), given(x=4, y=3), given(x=1, y=5, z=1)]
     found = {
         (row["image_id_0"], row["image_id_1"]): row
-        for row in voted_preferences(tables, plan, settings).to_pylist()
+        for row in voted_preferences(tables, PLAN, SETTINGS).to_pylist()
         if row["aspect"] == "fidelity"
     }
     assert found["x", "y"]["label"] == 1.0
     assert found["x", "y"]["score_0"] < found["x", "y"]["score_1"]
     assert found["x", "z"]["label"] == 1.0  # one for x, one tie, and one that did not see z
-    margin = settings.model_copy(update={"tie_margin": 1.0})
-    tied = voted_preferences(tables[:2], plan, margin)
+    margin = SETTINGS.model_copy(update={"tie_margin": 1.0})
+    tied = voted_preferences(tables[:2], PLAN, margin)
     assert set(tied.filter(pa.compute.field("image_id_1") == "y")["label"].to_pylist()) == {0.5}
+
+
+def test_the_margin_of_a_vote_is_between_the_means_of_judges_not_of_replies() -> None:
+    """One judge gives 4 and 3 four times, another 1 and 5 once: means of 2.5 and 4."""
+    often, once = pa.concat_tables([given(x=4, y=3)] * 4), given(x=1, y=5)
+    tables = [
+        table.append_column("judge", pa.array([judge] * table.num_rows))
+        for judge, table in (("often", often), ("once", once))
+    ]
+    row = voted_preferences(tables, PLAN, SETTINGS).to_pylist()[0]
+    assert (row["score_0"], row["score_1"], row["margin"], row["label"]) == (2.5, 4.0, 1.5, 0.5)

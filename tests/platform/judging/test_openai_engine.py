@@ -175,6 +175,7 @@ def test_a_server_without_schemas_is_asked_without(chat_server: Start) -> None:
         (problem(403, "not for you"), "may use this model"),
         (problem(404, "no model judge"), "Write a judge.model"),
         (problem(429, "quota", code="insufficient_quota"), "account's credit"),
+        (problem(402, "insufficient balance"), "account's credit"),
     ],
 )
 def test_what_is_wrong_with_every_request_stops_the_run_and_the_key_is_never_told(
@@ -217,6 +218,15 @@ def test_a_key_that_a_server_repeats_is_taken_out_of_the_reply(chat_server: Star
     asking = engine(server)
     assert asking.ask(requests())[0].text == "your key is ***"
     assert KEY not in repr(asking) + asking.describe() + json.dumps(asking.settings.model_dump(mode="json"))
+
+
+def test_a_key_that_is_any_word_stays_in_replies(chat_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of one's own take whatever is said, such as a digit, which replies are full of."""
+    monkeypatch.setenv("OPENAI_API_KEY", "1")
+    asking = engine(chat_server(lambda n, body: said(VERDICT + "1") if n == 0 else problem(400, "1 is no key")))
+    first, second = asking.ask(requests()) + asking.ask(requests())
+    assert first.text == VERDICT + "1"
+    assert "*** is no key" in str(second.error)
 
 
 def test_without_a_key_openai_itself_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from visionprefer.judging.consistency import positions, self_consistency
-from visionprefer.judging.opinions import said
+from visionprefer.judging.opinions import opinions, preferred, said
 from visionprefer.judging.preferences import preferences
 from visionprefer.recipe import PreferenceSettings
 from visionprefer.schema import JUDGEMENTS, OVERALL, PLAN
@@ -94,6 +94,41 @@ def test_a_judge_that_is_asked_of_each_image_again_is_compared_with_what_it_said
     assert labels(agreed) == {"aesthetic": 1, OVERALL: 1}
     aesthetic, _ = self_consistency(agreed, plan("a", "b"), preferences(agreed, plan("a", "b"), SETTINGS), SETTINGS)
     assert (aesthetic.same, aesthetic.opposed) == (pytest.approx(1 / 3), 1)
+
+
+def test_a_reply_that_failed_is_no_answer_that_differs() -> None:
+    """Of a and b it is asked three times and answers twice, the same; of c only once."""
+    images, first, again = plan("a", "b", "c"), {"a": (5, 1), "b": (3, 2)}, {"a": (4, 1), "b": (2, 2)}
+    judgements = judged({"a": (5, 1), "c": (1, 2)}, first, again)
+    pairs = preferences(judgements, images, SETTINGS)
+    aesthetic, overall = self_consistency(judgements, images, pairs, SETTINGS)
+    assert (pairs.num_rows, aesthetic.pairs, aesthetic.same, aesthetic.opposed) == (6, 1, 1.0, 0.0)
+    assert (overall.pairs, overall.same) == (1, 1.0)
+
+
+def test_a_judge_that_answered_once_has_nothing_to_agree_with() -> None:
+    judgements = judged({"a": (5, 1), "b": (3, 2)}, {"a": (5, 1)})
+    pairs = preferences(judgements, plan("a", "b"), SETTINGS)
+    aesthetic, _ = self_consistency(judgements, plan("a", "b"), pairs, SETTINGS)
+    assert (aesthetic.pairs, aesthetic.same, aesthetic.opposed) == (0, None, None)
+
+
+def test_what_is_not_scored_is_told_from_a_tie_and_is_no_opinion() -> None:
+    judgements, images = judged({"a": (3, 1), "b": (3, 1)}), plan("a", "b", "c")
+    pairs = preferences(judged({"a": (5, 1), "b": (3, 2), "c": (3, 2)}), images, SETTINGS)
+    nan = float("nan")
+    found = preferred(judgements, images, pairs, SETTINGS).tolist()
+    assert found == pytest.approx([0, nan, nan, 0, nan, nan], nan_ok=True)
+    assert said(judgements, images, pairs, SETTINGS).tolist() == [0] * 6
+    assert opinions(judgements, images, pairs, SETTINGS).tolist() == [[0] * 6] * 3
+
+
+def test_the_margin_of_a_tie_is_one_of_points_and_not_of_ranks() -> None:
+    """Ranks 2 and 1 contradict scores of 5 and 3, though they differ by no more than the margin."""
+    settings = SETTINGS.model_copy(update={"tie_margin": 1.0})
+    judgements, images = judged({"a": (5, 2), "b": (3, 1)}), plan("a", "b")
+    aesthetic, overall = preferences(judgements, images, settings)["label"].to_pylist()
+    assert (aesthetic, overall) == (0.5, 1)
 
 
 def test_places_win_as_often_as_their_images() -> None:

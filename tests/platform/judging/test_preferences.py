@@ -4,6 +4,7 @@ import json
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from visionprefer.errors import InputError
 from visionprefer.judging import preferences as module
 from visionprefer.judging.preferences import preferences
 from visionprefer.judging.rubric import UnusableReply
-from visionprefer.judging.scores import judgements, scores
+from visionprefer.judging.scores import SCORED, judgements, scores
 from visionprefer.recipe import PreferenceSettings
 from visionprefer.schema import ASPECTS, JUDGEMENTS, OVERALL, PLAN, PREFERENCES, REPLIES
 
@@ -40,6 +41,11 @@ def judgements_of(prompts: Given) -> pa.Table:
         for scorer, score in scored.items()
     ]
     return pa.Table.from_pylist([dict.fromkeys(JUDGEMENTS.names) | row for row in rows], schema=JUDGEMENTS)
+
+
+def said_by(judge: str, prompts: Given) -> pa.Table:
+    said = judgements_of(prompts)
+    return said.set_column(said.column_names.index("judge"), "judge", pa.array([judge] * said.num_rows))
 
 
 def compared(prompts: Given, **settings: Any) -> list[tuple[Any, ...]]:
@@ -234,10 +240,24 @@ def test_best_and_worst_are_found_for_each_aspect_by_itself() -> None:
     assert found == [("a-c", "x", 0, 2), ("a-c", "y", 1, 4.5), ("a-b", OVERALL, 1, 1.5)]
 
 
-def test_the_mean_of_repeated_judgements_is_the_score() -> None:
+@pytest.mark.parametrize("columns", [SCORED, JUDGEMENTS.names])
+def test_each_judge_weighs_the_same_however_often_it_was_asked(columns: list[str]) -> None:
+    """One gives 4 and 3 four times, another 1 and 5 once; of the third image one alone says something."""
+    prompts = {"cat": aesthetic(4, 3, 2, None)}
+    once = said_by("other", {"cat": aesthetic(1, 5)})
+    judged = pa.concat_tables([once, *[said_by("one", prompts)] * 4]).select(columns)
+    values_NA = scores(judged, plan_of(prompts), ONE).values_NA
+    assert values_NA[:3].tolist() == [[2.5, 2.5], [4, 4], [2, 2]]
+    assert np.isnan(values_NA[3]).all()
+    first = preferences(judged, plan_of(prompts), PreferenceSettings(weights=ONE)).to_pylist()[0]
+    assert (first["label"], first["margin"]) == (0, 1.5)
+
+
+def test_the_mean_of_what_one_judge_says_is_the_score_named_or_not() -> None:
     prompts = {"cat": aesthetic(1, 3)}
     judged = pa.concat_tables([judgements_of(prompts), judgements_of({"cat": aesthetic(4)})])
-    assert scores(judged, plan_of(prompts), ONE).values_NA.tolist() == [[2.5, 2.5], [3, 3]]
+    for columns in (JUDGEMENTS.names, ["image_id", "scorer", "score"]):
+        assert scores(judged.select(columns), plan_of(prompts), ONE).values_NA.tolist() == [[2.5, 2.5], [3, 3]]
 
 
 def test_a_weight_without_judgements_is_told_with_the_scorers_there_are() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from visionprefer.intervals import interval_over_prompts
+from visionprefer.intervals import interval_over_prompts, wilson_interval
 from visionprefer.judging import trust
 from visionprefer.judging.scores import Scores
 from visionprefer.schema import OVERALL
@@ -105,6 +105,20 @@ def test_a_leaning_is_what_the_judge_prefers_beyond_what_is_known() -> None:
     low, high = trust.leanings(pairs, images(), "guidance_scale")
     assert (low.value, low.pairs, low.judge, low.known) == (2.0, 2, 0.25, 0.0)  # a0 ties with a1, a2 loses to a1
     assert (high.value, high.judge, high.known) == (8.0, 0.75, 1.0)
+
+
+def test_a_judge_that_says_what_is_known_may_lean_by_what_chance_hides_from_so_many_prompts() -> None:
+    """40 prompts without a difference leave as much doubt as 40 throws that all failed, not as 40 coins."""
+    rows = [
+        {"prompt_id": f"p{p}", "image_id_0": f"{p}-0", "image_id_1": f"{p}-1", "better": sign, "said": sign}
+        for p in range(40)
+        for sign in (1, -1)
+    ]
+    made = [{"image_id": f"{p}-{i}", "model": f"m{i}"} for p in range(40) for i in range(2)]
+    for leaning in trust.leanings(pa.Table.from_pylist(rows), pa.Table.from_pylist(made), "model"):
+        assert (leaning.judge, leaning.known) == (0.5, 0.5)
+        assert leaning.high == wilson_interval(0, 40)[1] < 0.09
+        assert leaning.low == -leaning.high
 
 
 def test_the_worst_are_those_of_which_the_judge_is_most_certain_one_of_a_prompt() -> None:

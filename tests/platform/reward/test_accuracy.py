@@ -33,6 +33,12 @@ def test_pickapic_gives_half_where_one_side_alone_is_a_tie() -> None:
     )
 
 
+def test_of_no_pair_nothing_is_said() -> None:
+    assert imagereward_accuracy([KNOWN_TIE]) is None
+    assert hpd_accuracy([]) is None
+    assert pickapic_accuracy([], threshold=0.0) is None
+
+
 def test_the_threshold_is_the_smallest_of_the_best() -> None:
     assert pickapic_threshold([RIGHT, RIGHT]) == 0
     assert pickapic_threshold([KNOWN_TIE, KNOWN_TIE, RIGHT]) == 0.5

@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,12 +11,12 @@ from PIL import Image
 
 from visionprefer.errors import InputError
 from visionprefer.random_models import clip_tokenizer
-from visionprefer.reward.batches import Group, assembled, groups_of, prepared, serves, steps_of_epoch
+from visionprefer.reward.batches import Purpose, assembled, epochs_of, groups_of, prepared, serves
 from visionprefer.reward.inputs import Inputs, InputSizes
 from visionprefer.reward.recipe import RewardRecipe
 from visionprefer.schema import TRAINING
 from visionprefer.store import Store
-from visionprefer.training_table import ROWS_PER_GROUP
+from visionprefer.training_table import ROWS_PER_GROUP, Group
 
 RECIPE = RewardRecipe(name="r", backbone="b", scores=("overall", "fidelity"), batch_size=8, validation=0.3)
 SIZES = InputSizes(text_length=12, image_size=8, image_mean=(0.5,) * 3, image_std=(0.5,) * 3)
@@ -69,17 +70,49 @@ def test_every_prompt_serves_one_purpose_and_another_share_keeps_the_first(store
 
 def test_an_epoch_has_each_group_once_and_the_next_one_another_order(store: Store) -> None:
     groups = groups_of(store, ["training/a.parquet"], RECIPE)["training"]
-    first, second = (steps_of_epoch(groups, RECIPE, epoch) for epoch in (0, 1))
+    first, second, *_ = epochs_of(groups, RECIPE)
     assert sorted(group for step in first for group in step) == sorted(groups)
     assert first != second
-    assert steps_of_epoch(groups, RECIPE, 0) == first
+    assert len(epochs_of(groups, RECIPE)) == RECIPE.epochs
+    assert epochs_of(groups, RECIPE)[0] == first
+
+
+@pytest.mark.parametrize("changes", [{}, {"data_fraction": 0.4}, {"min_margin": 9.5}, {"weights": {"fidelity": 1.0}}])
+def test_a_group_counts_as_many_prompts_as_are_learnt_from(store: Store, changes: dict[str, Any]) -> None:
+    """Those of another purpose do not count, nor those of which no pair is wanted; they are not decoded either."""
+    inputs = Inputs(SIZES, clip_tokenizer())
+    recipe = RECIPE.model_copy(update={"scores": ("overall",), "validation": 0.4, **changes})
+    purposes: tuple[Purpose, ...] = ("training", "validation")
+    for purpose in purposes:
+        decoded = {
+            group: prepared(store.read_row_group(*group), inputs, recipe, purpose).num_rows
+            for group in (Group("training/a.parquet", number) for number in range(8))
+        }
+        expected = {group: rows for group, rows in decoded.items() if rows}
+        assert groups_of(store, ["training/a.parquet"], recipe)[purpose] == expected
+        assert 0 < sum(expected.values()) < 24
+
+
+def test_steps_have_as_many_prompts_however_few_of_a_group_are_learnt_from() -> None:
+    """Of 60 groups with one prompt each 8 make a step, of full ones 2; a group is not divided."""
+    for prompts, sizes in ((1, [8] * 7 + [4]), (4, [8] * 30), (3, [9] * 20)):
+        groups = {Group("f", number): prompts for number in range(60)}
+        for epoch in epochs_of(groups, RECIPE):
+            assert [sum(groups[group] for group in step) for step in epoch] == sizes
 
 
 def test_no_worker_is_without_a_group() -> None:
-    groups = [Group("f", number) for number in range(9)]
-    recipe = RECIPE.model_copy(update={"workers": RECIPE.workers.model_copy(update={"actors": 2})})
-    assert [len(step) for step in steps_of_epoch(groups, RECIPE, 0)] == [2, 2, 2, 2, 1]
-    assert [len(step) for step in steps_of_epoch(groups, recipe, 0)] == [2, 2, 2, 3]
+    groups = {Group("f", number): 4 for number in range(9)}
+    assert [len(step) for step in epochs_of(groups, RECIPE)[0]] == [2, 2, 2, 2, 1]
+    assert [len(step) for step in epochs_of(groups, shared_by(2))[0]] == [2, 2, 2, 3]
+    with pytest.raises(InputError, match=r"workers\.actors is 3, and a step may have .* 2 row groups.*batch_size"):
+        epochs_of(groups, shared_by(3))
+    with pytest.raises(InputError, match=r"workers\.actors is 50, .* 2 row groups, which are not divided: write 2"):
+        epochs_of({Group("f", 0): 1, Group("f", 1): 4}, shared_by(50))
+
+
+def shared_by(actors: int) -> RewardRecipe:
+    return RECIPE.model_copy(update={"workers": RECIPE.workers.model_copy(update={"actors": actors})})
 
 
 def test_pairs_point_at_their_own_images_and_small_margins_are_left_out() -> None:
@@ -87,23 +120,38 @@ def test_pairs_point_at_their_own_images_and_small_margins_are_left_out() -> Non
     everything = RECIPE.model_copy(update={"validation": 0.0, "min_margin": 2.5})
     batch = assembled(prepared(training(5).slice(1), inputs, everything, "training"), inputs, everything)
     reds = batch.squares[:, 0, 0, 0].tolist()
-    assert reds == [n + k for n in (1, 2, 3, 4) for k in range(3)]
-    assert batch.input_ids.shape == (12, 12)
+    assert reds == [n + k for n in (3, 4) for k in range(3)]
+    assert batch.input_ids.shape == (6, 12)
     assert [(reds[chosen], reds[rejected]) for chosen, rejected in batch.pairs[0].tolist()] == [(4, 5), (5, 6)]
     assert 1 not in batch.pairs  # fidelity's margins are all 1
     fine = everything.model_copy(update={"min_margin": 0.0})
     batch = assembled(prepared(training(5).slice(1), inputs, fine, "training"), inputs, fine)
+    reds = batch.squares[:, 0, 0, 0].tolist()
+    assert reds == [n + k for n in (1, 2, 3, 4) for k in range(3)]
     assert [(reds[chosen], reds[rejected]) for chosen, rejected in batch.pairs[1].tolist()] == [
         (n + 2, n) for n in (1, 2, 3, 4)
     ]
     assert np.unique(batch.squares[:, 1:]).tolist() == [0]
 
 
-def test_a_table_without_what_is_asked_for_is_told(store: Store) -> None:
-    with pytest.raises(InputError, match=r"no pair of 'beauty'. Write some of \['aesthetic', 'fidelity', 'overall'\]"):
-        groups_of(store, ["training/a.parquet"], RECIPE.model_copy(update={"scores": ("overall", "beauty")}))
-    with pytest.raises(InputError, match="no prompt for validation"):
-        groups_of(store, ["training/a.parquet"], RECIPE.model_copy(update={"validation": 0.0}))
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"scores": ("overall", "beauty")},
+            r"no pair of 'beauty' .*Write some of \['aesthetic', 'fidelity', 'overall'\]",
+        ),
+        ({"validation": 0.0}, "validation is 0, and the training table has no pair of 'overall' for validation"),
+        ({"validation": 1.0}, "validation is 1, and the training table has no pair of 'overall' for training"),
+        # Margins of fidelity are 1, those of overall up to 29: neither an epoch nor the last step would tell.
+        ({"min_margin": 2.5}, r"'fidelity' that differs by 2\.5 or more.*\['overall'\].*or a smaller min_margin"),
+        ({"min_margin": 28.5, "scores": ("overall",), "validation": 0.02}, "28.5 or more for validation.*min_margin"),
+        ({"scores": ("fidelity",), "weights": {"aesthetic": 1.0}, "min_margin": 2.0}, "no pair of 'fidelity'"),
+    ],
+)
+def test_a_table_without_what_is_asked_for_is_told(store: Store, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        groups_of(store, ["training/a.parquet"], RECIPE.model_copy(update=changes))
 
 
 @pytest.mark.parametrize("weights", [{}, {"fidelity": 0}, {"fidelity": 1, "aesthetic": -1}])

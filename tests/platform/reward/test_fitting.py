@@ -55,6 +55,15 @@ def test_a_step_in_parts_is_the_step_at_once(model: VPScore) -> None:
     assert torch.allclose(at_once, in_parts, atol=1e-6)
 
 
+def test_a_step_without_a_pair_of_the_first_score_learns_the_others(model: VPScore) -> None:
+    fit, before = Fit(model, RECIPE, 10), weights(model)
+    some = prompt(0, model)
+    losses = fit.step([some._replace(pairs={4: some.pairs[4]})], 0)
+    assert losses == {"harmlessness": pytest.approx(0.7, abs=0.1)}
+    assert not torch.equal(weights(model), before)
+    assert weights(model).isfinite().all()
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_gradient_that_is_too_long_is_cut_as_a_whole(model: VPScore, parts: int) -> None:
     """Plain descent with a rate of 1 moves the weights by the gradient; the same direction is kept."""

@@ -15,7 +15,8 @@ from transformers import (
 )
 
 from visionprefer.errors import InputError
-from visionprefer.reward.vpscore import Scored, VPScore
+from visionprefer.reward.loss import summed_losses
+from visionprefer.reward.vpscore import Scores, VPScore
 from visionprefer.schema import ASPECTS
 
 BACKBONES = ["tiny_blip", "tiny_clip"]
@@ -77,11 +78,25 @@ def test_scores_are_in_units_of_the_training_images(tiny_blip: Path) -> None:
 
 
 def test_the_chance_of_a_preference_is_what_the_loss_takes_it_for(tiny_blip: Path) -> None:
-    model = VPScore.from_backbone(str(tiny_blip))
+    model = VPScore.from_backbone(str(tiny_blip), scores=("overall",))
+    model.mean.fill_(0.5)
     model.std.fill_(2.0)
-    # Raw difference 2 · 1.5 = 3, raw variance 4 · (1 + 1) = 8: σ(3 / √9).
-    chance = model.preference(Scored(1.0, {}, 1.0), Scored(-0.5, {}, 1.0))
-    assert chance == pytest.approx(1 / (1 + np.exp(-1)))
+    raw = Scores(torch.tensor([[2.0], [-1.0]]), torch.tensor([5.0, 3.0]))
+    chance = model.preference(*model.normalised(raw))
+    assert chance == pytest.approx(1 / (1 + np.exp(-1)))  # σ(3 / √(1 + 5 + 3))
+    assert -np.log(chance) == pytest.approx(summed_losses(raw, {0: torch.tensor([[0, 1]])})[0].item())
+
+
+def test_the_uncertainty_is_the_standard_deviation_of_a_noise_by_which_preferences_come_about(tiny_blip: Path) -> None:
+    """Drawn with it, as many preferences come about as are foretold, to two hundredths: MacKay's approximation."""
+    model = VPScore.from_backbone(str(tiny_blip), scores=("overall",))
+    model.std.fill_(2.0)
+    chance = np.random.default_rng(0)
+    for difference, variance in ((1.0, 0.3), (3.0, 4.0), (0.5, 9.0)):
+        one, other = model.normalised(Scores(torch.tensor([[difference], [0.0]]), torch.full((2,), variance)))
+        first, second = (2 * chance.normal(said.score, said.uncertainty, 100_000) for said in (one, other))
+        assert np.mean(1 / (1 + np.exp(second - first))) == pytest.approx(model.preference(one, other), abs=0.02)
+        assert one.uncertainty == pytest.approx(np.sqrt(variance * 8 / np.pi) / 2)
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def _derive(recipe: Recipe, store: Store, manifest: dict[str, Any], progress: Pr
     progress.say("comparing the scores, and writing the training table")
     manifest.pop("derived", None)
     store.write_manifest(manifest)
-    files, training = _compare(recipe, folder, replies, digest)
+    files, training = _compare(recipe, folder, digest)
     files |= _ask_oracle(recipe, folder, progress)
     derived = {"digest": digest, "files": files, "training": training, "packages": versions(PACKAGES)}
     folder.manifest["derived"] = derived
@@ -200,13 +200,10 @@ def _check_bytes(folder: RunFolder) -> None:
             )
 
 
-def _compare(recipe: Recipe, folder: RunFolder, replies: list[Shards], digest: str) -> tuple[dict[str, str], list[str]]:
+def _compare(recipe: Recipe, folder: RunFolder, digest: str) -> tuple[dict[str, str], list[str]]:
     """Write judgements, preferences and the training table. Returns the SHA-256 of each file, and training's files."""
     store = folder.store
-    by_judge = [
-        pa.concat_tables([JUDGEMENTS.empty_table(), *map(judgements, shards.tables())]).combine_chunks()
-        for shards in replies
-    ]
+    by_judge = [_judgements_of(folder.replies_of(judge), name) for judge, name in folder.counted_judges().items()]
     files = {
         "judgements.parquet": store.write_table("judgements.parquet", pa.concat_tables(by_judge), ROWS_PER_GROUP)[0]
     }
@@ -218,6 +215,13 @@ def _compare(recipe: Recipe, folder: RunFolder, replies: list[Shards], digest: s
         pairs = preferences(pa.concat_tables(by_judge), plan, recipe.preferences)
     files["preferences.parquet"] = store.write_table("preferences.parquet", pairs, ROWS_PER_GROUP)[0]
     return files, write_training(store, pairs, folder.images, digest)
+
+
+def _judgements_of(replies: Shards, judge: str) -> pa.Table:
+    """What a judge said, under a name that no other judge has."""
+    said = pa.concat_tables([JUDGEMENTS.empty_table(), *map(judgements, replies.tables())]).combine_chunks()
+    place = said.column_names.index("judge")
+    return said.set_column(place, JUDGEMENTS.field("judge"), pa.repeat(judge, said.num_rows))
 
 
 def _ask_oracle(recipe: Recipe, folder: RunFolder, progress: Progress) -> dict[str, str]:

@@ -56,6 +56,7 @@ def test_the_current_judge_the_mean_or_a_vote(folder: Path) -> None:
     run = derived(folder, "vote")
     assert labels(run) == {"0-1": 0.5, "0-2": 1.0, "0-3": 1.0}  # they disagree on 0-1
     assert run.judgements().num_rows == 4 * (10 + 4)
+    assert set(run.judgements()["judge"].to_pylist()) == {f"judge ({JUDGE})", f"judge ({SECOND})"}  # models of one name
     assert all(judge in run.store.read("report.html").decode() for judge in (JUDGE, SECOND))
     assert run.preferences().num_rows == derived(folder, "current").preferences().num_rows
 

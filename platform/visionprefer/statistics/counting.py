@@ -96,7 +96,7 @@ def _prompts(prompts: pa.Table, rejected: pa.Table, not_sampled: int) -> PromptF
 def _asked_again(run: RunFolder, images: pa.Table, preferences: pa.Table) -> dict[str, Any]:
     """How far the judge of the recipe agrees with itself, and what it gives to places."""
     names = [name for name in JUDGEMENTS.names if name != "rationale"]  # the most of their bytes
-    own = run.judgements(names).filter(pc.field("judge") == run.manifest["judges"][run.manifest["judge"]]["model"])
+    own = run.judgements(names).filter(pc.field("judge") == run.counted_judges()[run.manifest["judge"]])
     consistency = self_consistency(own, images, preferences, run.recipe.preferences)
     return {"self_consistency": consistency, "positions": positions(own)}
 

@@ -62,7 +62,7 @@ REJECTED_PROMPTS = pa.schema([("prompt", pa.string()), ("source", pa.string()), 
 _ASKED = [
     ("raw", pa.string()),  # the reply to the last asking, as it came
     ("asked", pa.int32()),  # how often this request was asked: 1, or 2 when the first reply was unusable
-    ("prompt_tokens", pa.int64()),  # summed over the askings
+    ("prompt_tokens", pa.int64()),  # summed over the askings of the row's generation
     ("completion_tokens", pa.int64()),
     ("cost", pa.float64()),  # in the currency of the recipe's prices; null where nothing is charged
     ("error", pa.string()),  # null in replies that can be used

@@ -29,6 +29,7 @@ from visionprefer.errors import InputError
 from visionprefer.models import BUILTIN_MODELS
 from visionprefer.recipe import PolishRecipe, Recipe
 from visionprefer.run_folder import RunFolder
+from visionprefer.statistics import statistics
 from visionprefer.store import Counts
 from visionprefer_pipelines.estimate import estimate
 from visionprefer_pipelines.polish import polish
@@ -175,7 +176,8 @@ def test_a_reply_that_is_cut_off_is_asked_for_twice_and_then_a_failed_row(tmp_pa
     failed = folder.replies.failed()
     assert failed is not None
     assert set(failed["asked"].to_pylist()) == {2}
-    assert set(failed["completion_tokens"].to_pylist()) == {40}
+    assert set(failed["completion_tokens"].to_pylist()) == {20}  # of the second asking
+    assert statistics(folder).replies.completion_tokens == 20 * 40
     assert all("cut off after 20 tokens" in error for error in failed["error"].to_pylist())
     assert len(set(failed["raw"].to_pylist())) > 1
 

@@ -13,7 +13,7 @@ blocksworld: .venv/installed ## Every way to teach an image model, compared by t
 	$(BIN)/python -m visionprefer_pipelines.comparison --out runs/comparison
 
 test: .venv/installed-dev ## Run all tests, the slow ones too.
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest
 
 lint: .venv/installed-dev ## Check style, types, and that imports run one way.
 	$(BIN)/ruff check .

@@ -26,6 +26,7 @@ from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
 
 SECONDS_TO_COME_BACK = 300.0  # for which a cluster that does not answer is asked again
+SECONDS_BETWEEN_TRIES = 5.0
 _ROOT = Path(visionprefer.__file__).parents[2]
 # What Ray's client raises when a cluster does not answer, or not as it should; requests' errors are OSErrors.
 _BROKEN = (OSError, RuntimeError, ValueError, RayError, aiohttp.ClientError)
@@ -181,17 +182,37 @@ def run_as_job(
     with packed(recipe, wheel) as environment:
         for number in range(retries + 1):
             name = job_name(recipe, number)
-            try:
-                submit(client, name, out, environment, retry_failed)
-                say(f"{name}: submitted")
-            except LostError as error:
-                say(f"{name}: {error}")
-                client = _answering(address)
+            client = _submitted(client, name, out, environment, retry_failed, address, say)
+            say(f"{name}: submitted")
             status = _followed(client, name, address, say)
             say(f"{name}: {status.value.lower()}")
             if status != JobStatus.FAILED:
                 break
     return status
+
+
+def _submitted(
+    client: JobSubmissionClient,
+    name: str,
+    out: str,
+    environment: dict[str, Any],
+    retry_failed: bool,
+    address: str,
+    say: Callable[[str], None],
+) -> JobSubmissionClient:
+    """Submit a run to a cluster that may just be starting, once: whether it took the job it tells itself."""
+    until = time.monotonic() + SECONDS_TO_COME_BACK
+    while True:
+        try:
+            if name not in [job.name for job in jobs(client)]:
+                submit(client, name, out, environment, retry_failed)
+            return client
+        except LostError as error:
+            if time.monotonic() > until:
+                raise
+            say(f"{name}: {error}")
+        time.sleep(SECONDS_BETWEEN_TRIES)
+        client = _answering(address)
 
 
 def _followed(client: JobSubmissionClient, name: str, address: str, say: Callable[[str], None]) -> JobStatus:
@@ -215,7 +236,7 @@ def _answering(address: str) -> JobSubmissionClient:
         except InputError:
             if time.monotonic() > until:
                 raise
-            time.sleep(5)
+            time.sleep(SECONDS_BETWEEN_TRIES)
 
 
 @contextmanager

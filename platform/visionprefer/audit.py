@@ -116,7 +116,7 @@ def tables(figures: AuditFigures) -> list[Table]:
         for aspect, of in figures.aspects.items()
     ]
     by_place = {
-        (of.points, of.aspect): f"{share(of.agreement)} ({100 * of.low:.0f}–{100 * of.high:.0f}; {of.pairs:,})"
+        (of.points, of.aspect): f"{share(of.agreement)} ({of.pairs:,})\n{100 * of.low:.0f} to {100 * of.high:.0f} %"
         for of in figures.certainties
     }
     certainty = [
@@ -125,7 +125,7 @@ def tables(figures: AuditFigures) -> list[Table]:
     ]
     told = [
         Table("Agreement", ["aspect", "pairs", "agreement", "95 % interval", "judge's ties"], agreement),
-        Table("Agreement by points between the scores (95 % interval; pairs)", ["points", *figures.aspects], certainty),
+        Table("Agreement by points between the scores (pairs; 95 % interval)", ["points", *figures.aspects], certainty),
         *(_leaning(column, leanings) for column, leanings in figures.leanings.items()),
     ]
     return [table for table in told if table.rows]

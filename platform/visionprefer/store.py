@@ -21,7 +21,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -287,16 +287,14 @@ class Shards:
 
     def damaged(self) -> list[str]:
         """Names of the files that are gone, or whose bytes are not those that were committed. All of them are read."""
-        return [
-            f"{self.folder}/{shard}.parquet" for shard, commit in self.commits.items() if not self._is_as_was(commit)
-        ]
-
-    def _is_as_was(self, commit: Commit) -> bool:
-        try:
-            data = self.store.read(f"{self.folder}/{commit.shard}.parquet")
-        except FileNotFoundError:
-            return False
-        return hashlib.sha256(data).hexdigest() == commit.sha256
+        found = []
+        for shard, commit in self.commits.items():
+            file = f"{self.folder}/{shard}.parquet"
+            with suppress(FileNotFoundError):
+                if hashlib.sha256(self.store.read(file)).hexdigest() == commit.sha256:
+                    continue
+            found.append(file)
+        return found
 
     def rows(self) -> dict[str, int]:
         """Rows of each unit that are done, or failed still."""
@@ -309,11 +307,11 @@ class Shards:
 
     def set_aside(self, unit: str) -> list[str]:
         """Set aside all shards of a unit, which is done again. Returns the names of their files."""
-        shards = [shard for shard, commit in self.commits.items() if commit.unit == unit]
-        for shard in shards:
-            self.store.set_aside(f"{self.folder}/{shard}.parquet")
-            del self.commits[shard]
-        return [f"{self.folder}/{shard}.parquet" for shard in shards]
+        files = {f"{self.folder}/{shard}.parquet" for shard, commit in self.commits.items() if commit.unit == unit}
+        for file in files:
+            self.store.set_aside(file)
+        self.commits = {shard: commit for shard, commit in self.commits.items() if commit.unit != unit}
+        return sorted(files)
 
     def _files(self) -> Iterator[tuple[re.Match[str], int]]:
         for name, size in self.store.sizes(self.folder).items():

@@ -146,7 +146,7 @@ def test_a_training_that_is_stopped_ends_at_once_and_goes_on_by_the_same_command
 def test_what_cannot_be_trained_is_told(
     tiny_blip: Path, run: RunFolder, make_run: Callable[..., RunFolder], tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"workers\.actors is 50, and a step may have no more than \d row groups"):
+    with pytest.raises(InputError, match=r"workers\.actors is 50, and a step may have no more than \d+ row groups"):
         go(recipe(tiny_blip, workers={"actors": 50}), run, tmp_path / "out")
     with pytest.raises(InputError, match=r"workers\.actors is 8, .* or a larger batch_size"):
         go(recipe(tiny_blip, batch_size=4, workers={"actors": 8}), run, tmp_path / "out")

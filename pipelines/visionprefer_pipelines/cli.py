@@ -22,15 +22,7 @@ from visionprefer_pipelines.cli_align import dpo, evaluate, finetune, ppo
 from visionprefer_pipelines.cli_jobs import jobs, logs, stop, submit
 from visionprefer_pipelines.cli_recipe import recipes
 from visionprefer_pipelines.cli_reward import rewards
-from visionprefer_pipelines.terminal import (
-    Address,
-    RecipeArgument,
-    RunArgument,
-    Set,
-    console_of,
-    interrupt,
-    path_of,
-)
+from visionprefer_pipelines.terminal import Address, RecipeArgument, RunArgument, Set, console_of, interrupt, path_of
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -3,6 +3,7 @@ submitted again, which goes on where it stopped.
 """
 
 import asyncio
+import functools
 import importlib.util
 import os
 import shlex
@@ -14,9 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
+import tenacity
 import yaml
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -27,6 +29,7 @@ from visionprefer.recipe import Recipe
 
 SECONDS_TO_COME_BACK = 300.0  # for which a cluster that does not answer is asked again
 SECONDS_BETWEEN_TRIES = 5.0
+Answer = TypeVar("Answer")
 _ROOT = Path(visionprefer.__file__).parents[2]
 # What Ray's client raises when a cluster does not answer, or not as it should; requests' errors are OSErrors.
 _BROKEN = (OSError, RuntimeError, ValueError, RayError, aiohttp.ClientError)
@@ -178,65 +181,50 @@ def run_as_job(
     Raises:
         InputError: if the cluster does not answer, or no longer.
     """
-    client, status = client_of(address), JobStatus.FAILED
+    client_of(address)  # where nobody answers, that is told at once
+    status = JobStatus.FAILED
     with packed(recipe, wheel) as environment:
         for number in range(retries + 1):
             name = job_name(recipe, number)
-            client = _submitted(client, name, out, environment, retry_failed, address, say)
-            say(f"{name}: submitted")
-            status = _followed(client, name, address, say)
+            take = functools.partial(submit, name=name, out=out, environment=environment, retry_failed=retry_failed)
+            status = _done(address, name, take, say)
             say(f"{name}: {status.value.lower()}")
             if status != JobStatus.FAILED:
                 break
     return status
 
 
-def _submitted(
-    client: JobSubmissionClient,
-    name: str,
-    out: str,
-    environment: dict[str, Any],
-    retry_failed: bool,
-    address: str,
-    say: Callable[[str], None],
-) -> JobSubmissionClient:
-    """Submit a run to a cluster that may just be starting, once: whether it took the job it tells itself."""
-    until = time.monotonic() + SECONDS_TO_COME_BACK
-    while True:
-        try:
-            if name not in [job.name for job in jobs(client)]:
-                submit(client, name, out, environment, retry_failed)
-            return client
-        except LostError as error:
-            if time.monotonic() > until:
-                raise
-            say(f"{name}: {error}")
-        time.sleep(SECONDS_BETWEEN_TRIES)
-        client = _answering(address)
+def _done(
+    address: str, name: str, take: Callable[[JobSubmissionClient], None], say: Callable[[str], None]
+) -> JobStatus:
+    """Have a cluster take a job, and follow it to its end: while it may still run, no other may. Whether the cluster
+    has it is what the cluster says, as the answer to a submission may have been lost.
+    """
+
+    def taken(client: JobSubmissionClient) -> None:
+        if name not in _names(client):
+            take(client)
+
+    def ended(client: JobSubmissionClient) -> JobStatus:
+        return follow(client, name) if name in _names(client) else JobStatus.FAILED  # it went with its cluster
+
+    _asked(address, name, taken, say)
+    say(f"{name}: submitted")
+    return _asked(address, name, ended, say)
 
 
-def _followed(client: JobSubmissionClient, name: str, address: str, say: Callable[[str], None]) -> JobStatus:
-    """How a job ended, whatever becomes of the connection meanwhile: while it may still run, no other may."""
-    while True:
-        try:
-            if name not in [job.name for job in jobs(client)]:
-                return JobStatus.FAILED  # it went with its cluster, or was never taken
-            return follow(client, name)
-        except LostError as error:
-            say(f"{name}: {error}")
-        client = _answering(address)
+def _asked(address: str, name: str, ask: Callable[[JobSubmissionClient], Answer], say: Callable[[str], None]) -> Answer:
+    """What a cluster answers, however often the connection is lost meanwhile or the cluster is just starting."""
 
+    def tell(state: tenacity.RetryCallState) -> None:
+        say(f"{name}: {state.outcome and state.outcome.exception()}")
 
-def _answering(address: str) -> JobSubmissionClient:
-    """The cluster's jobs, once it answers again."""
-    until = time.monotonic() + SECONDS_TO_COME_BACK
-    while True:
-        try:
-            return client_of(address)
-        except InputError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(SECONDS_BETWEEN_TRIES)
+    pause = tenacity.wait_fixed(SECONDS_BETWEEN_TRIES)
+    lost, silent = (tenacity.retry_if_exception_type(kind) for kind in (LostError, InputError))
+    enough = tenacity.stop_after_attempt(round(SECONDS_TO_COME_BACK / SECONDS_BETWEEN_TRIES))
+    there = tenacity.Retrying(retry=silent, wait=pause, stop=enough, reraise=True)
+    again = tenacity.Retrying(retry=lost, wait=pause, stop=enough, before_sleep=tell, reraise=True)
+    return again(lambda: ask(there(client_of, address)))
 
 
 @contextmanager
@@ -273,8 +261,12 @@ def stop(client: JobSubmissionClient, name: str) -> bool:
         return True
 
 
+def _names(client: JobSubmissionClient) -> list[str]:
+    return [job.name for job in jobs(client)]
+
+
 def known(client: JobSubmissionClient, name: str) -> None:
     """Raises InputError if the cluster has no such job, with those that it has."""
-    names = [job.name for job in jobs(client)]
+    names = _names(client)
     if name not in names:
         raise InputError(f"{name}: the cluster has no such job. Its jobs: {', '.join(names) or 'none'}")

@@ -19,7 +19,7 @@ from visionprefer.report import write_report
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import JUDGEMENTS, content_id
 from visionprefer.settings import Workers
-from visionprefer.statistics import FILE, statistics
+from visionprefer.statistics import write_statistics
 from visionprefer.store import Commit, Shards, Store
 from visionprefer.training_table import write_training
 from visionprefer_pipelines.demand import stages_of
@@ -177,7 +177,7 @@ def _derive(recipe: Recipe, store: Store, manifest: dict[str, Any], progress: Pr
     files |= _ask_oracle(recipe, folder, progress)
     derived = {"digest": digest, "files": files, "training": training, "packages": versions(PACKAGES)}
     folder.manifest["derived"] = derived
-    store.write(FILE, statistics(folder).model_dump_json(indent=1).encode())
+    write_statistics(folder)
     write_report(folder)
     store.write_manifest(manifest | {"derived": derived})
     return folder

@@ -4,8 +4,8 @@ References: the dataset comparison, the source models and the annotator's prefer
 2404.15100); the share of prompts that give a pair, of AGFSync (arXiv 2403.13352).
 """
 
-from visionprefer.statistics.counting import FILE, paid_for, read_statistics, spent, statistics
+from visionprefer.statistics.counting import paid_for, read_statistics, spent, statistics, write_statistics
 from visionprefer.statistics.figures import Statistics
 from visionprefer.statistics.tables import Table, tables
 
-__all__ = ["FILE", "Statistics", "Table", "paid_for", "read_statistics", "spent", "statistics", "tables"]
+__all__ = ["Statistics", "Table", "paid_for", "read_statistics", "spent", "statistics", "tables", "write_statistics"]

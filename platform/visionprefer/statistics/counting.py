@@ -37,6 +37,11 @@ LONGEST_REASON = 160  # characters
 _PARTICULARS = re.compile(r"""(?<!\w)(?:'.*?(?:'(?!\w)|$)|".*?(?:"(?!\w)|$)|\d+(?:[.,]\d+)*(?!\w))""")
 
 
+def write_statistics(run: RunFolder) -> None:
+    """Keep what `statistics` counts beside a run that is just being finished."""
+    run.store.write(FILE, statistics(run).model_dump_json(indent=1).encode())
+
+
 def read_statistics(run: RunFolder) -> Statistics:
     """What was counted when a run was finished; counted anew if another version wrote that.
 

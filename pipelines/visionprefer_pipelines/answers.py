@@ -81,7 +81,7 @@ def source(units: list[Unit]) -> Dataset:
     size = -(-len(units) // MOST_RAY_BLOCKS) or 1
     chunks = [units[start : start + size] for start in range(0, len(units), size)] or [[]]
     stream_context()
-    return ray.data.from_arrow([pa.Table.from_pylist([unit._asdict() for unit in chunk], schema) for chunk in chunks])
+    return ray.data.from_blocks([pa.Table.from_pylist([unit._asdict() for unit in chunk], schema) for chunk in chunks])
 
 
 def placement(workers: Workers, calls_at_once: int = 1) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _encode(
 ) -> None:
     workers, log = recipe.workers, commit_log()
     stream_context()
-    stream = ray.data.from_arrow([pa.Table.from_pylist([part]) for part in parts]).map_batches(
+    stream = ray.data.from_blocks([pa.Table.from_pylist([part]) for part in parts]).map_batches(
         Encode,
         fn_constructor_args=(recipe, model, store, read, log),
         compute=ray.data.ActorPoolStrategy(size=min(len(parts), int(str(workers.actors)))),

@@ -35,7 +35,7 @@ def stream(parts: Sequence[Sequence[Group]], read: Callable[[list[Group]], pa.Ta
         return found.append_column("part", pa.array([block["part"][0].as_py()] * found.num_rows, pa.int64()))
 
     held: list[pa.Table] = []
-    rows = ray.data.from_arrow(blocks).map_batches(rows_of, batch_format="pyarrow", batch_size=None)
+    rows = ray.data.from_blocks(blocks).map_batches(rows_of, batch_format="pyarrow", batch_size=None)
     for block in rows.iter_batches(batch_format="pyarrow", batch_size=None):
         found = cast(pa.Table, block)
         for part in pc.unique(found["part"]).to_pylist():

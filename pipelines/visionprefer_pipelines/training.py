@@ -1,5 +1,6 @@
 """What the drivers of all trainings do alike: a folder that goes on where it stopped, Ray Train, what workers say."""
 
+import functools
 import json
 import os
 import time
@@ -127,8 +128,8 @@ def _trainer(run: Run, learn: Callable[[dict[str, Any]], None], config: dict[str
     # Workers that keep a checkpoint wait until Ray's controller looks; by its own setting, every two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     return TorchTrainer(
-        learn,
-        train_loop_config=config,
+        # No train_loop_config: Ray's controller would import what it is made of, transformers and all.
+        functools.partial(learn, config),
         scaling_config=ScalingConfig(
             num_workers=fewest(workers), use_gpu=workers.num_gpus > 0, resources_per_worker=wanted(workers)
         ),

@@ -20,11 +20,10 @@ from ray.serve.metrics import Counter, Histogram
 from visionprefer.buckets import is_in_bucket
 from visionprefer_serve import routes
 from visionprefer_serve.access import token_digests
-from visionprefer_serve.scorer import SECONDS, UNREADABLE, Scorer
+from visionprefer_serve.metrics import SECONDS
 from visionprefer_serve.settings import EndpointSettings, ServedModel
-from visionprefer_serve.wire import Answer, Item
+from visionprefer_serve.wire import LOST, UNREADABLE, Answer, Item
 
-LOST = 503
 _TRIES = 3  # of a batch whose replica dies
 _RETRY_AFTER_S = 1
 _ANSWERING_S = 30.0
@@ -40,6 +39,8 @@ def build(settings: EndpointSettings) -> Application:
 
 
 def _scorer(name: str, model: ServedModel, max_pixels: int) -> Application:
+    from visionprefer_serve.scorer import Scorer  # with torch, for which the ingress's own replica has no use
+
     actors = model.workers.actors
     scaled: dict[str, Any] = {"num_replicas": actors}
     if isinstance(actors, tuple):

@@ -8,6 +8,7 @@ import ray
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]  # the bounds of histograms
 _OURS = ("ray_visionprefer_", "ray_serve_")
 _TIMEOUT_S = 3.0
 

@@ -12,11 +12,9 @@ from ray.serve.metrics import Histogram
 from visionprefer.errors import InputError
 from visionprefer.imagebytes import open_image
 from visionprefer.reward.vpscore import Scored, VPScore
+from visionprefer_serve.metrics import SECONDS
 from visionprefer_serve.settings import ServedModel
-from visionprefer_serve.wire import Answer, Item
-
-UNREADABLE, FAILED = 422, 500
-SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]
+from visionprefer_serve.wire import FAILED, UNREADABLE, Answer, Item
 
 
 @serve.deployment

@@ -25,6 +25,7 @@ ANSWERS = pa.schema(
         ("error", pa.string()),
     ]
 )
+UNREADABLE, FAILED, LOST = 422, 500, 503  # statuses of items that have no score
 _MODEL = b"model"  # in the schema's metadata
 
 

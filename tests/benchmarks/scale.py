@@ -5,7 +5,7 @@
 Runs go through the whole pipeline, with stages that sleep in the place of models: images are single pixels, and replies
 always the same. First one, two and four nodes, with an image actor and a judge on each and as much work for each, all
 on this machine: how much of so many times one node's speed there is. Then runs of more and more rows, without sleep:
-the driver's peak memory, each in a process of its own. Last the plan alone, of so many images.
+the peak memory of the driver and of Ray's head, each in a process of its own. Last the plan alone, of so many images.
 
 2026-11-27, 2 cores of an AMD EPYC, nothing else running: one, two and four nodes gave 29.9, 60.0 and 122.4 of the 32,
 64 and 128 rows a second that sleep alone allows: 1.00, 1.00 and 1.02 of linear. A million images were planned in 54 s,
@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from PIL import Image
@@ -113,26 +113,32 @@ def recipe_of(folder: Path, images: int, actors: int) -> Recipe:
     )
 
 
-def go(recipe: Recipe, out: Path) -> list[tuple[float, int]]:
-    """Run it. Returns when how many replies were there."""
+class Seen(NamedTuple):
+    """What a run showed while it streamed."""
+
+    done: list[tuple[float, int]]  # when how many replies were there
+    head_mib: float  # peak memory of Ray's head, where this process started it
+
+
+def go(recipe: Recipe, out: Path) -> Seen:
+    """Run it."""
     from rich.console import Console
 
     from visionprefer.store import Counts
     from visionprefer_pipelines.progress import Progress
     from visionprefer_pipelines.run import run
 
-    class Watch(Progress):
-        """Remembers when how much was done."""
+    done, head = [], [0.0]
 
-        seen: list[tuple[float, int]]
+    class Watch(Progress):
+        """Looks on."""
 
         def update(self, images: Counts, replies: Counts, waits: str = "") -> None:
-            self.seen.append((time.monotonic(), replies.done))
+            done.append((time.monotonic(), replies.done))
+            head.append(head_peak())
 
-    progress = Watch(Console(quiet=True))
-    progress.seen = []
-    run(recipe, str(out), progress)
-    return progress.seen
+    run(recipe, str(out), Watch(Console(quiet=True)))
+    return Seen(done, max(head))
 
 
 def speed(seen: list[tuple[float, int]]) -> float:
@@ -155,19 +161,29 @@ def on_nodes(folder: Path, nodes: int, seconds: float) -> float:
             cluster.add_node(**small)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         with sleeping(seconds):
-            return speed(go(recipe_of(folder, UNIT * UNITS_OF_A_NODE * nodes, nodes), folder / f"nodes-{nodes}"))
+            return speed(go(recipe_of(folder, UNIT * UNITS_OF_A_NODE * nodes, nodes), folder / f"nodes-{nodes}").done)
     finally:
         ray.shutdown()
         cluster.shutdown()
 
 
-def peak() -> float:
-    """Most memory that this process had, in MiB; `resource` would count what its parent had when it was forked."""
-    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+def peak(process: int | str = "self") -> float:
+    """Most memory that a process had, in MiB; `resource` would count what its parent had when it was forked."""
+    return int(Path(f"/proc/{process}/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def head_peak() -> float:
+    """Most memory that Ray's control store and its raylet had, in MiB, where this process started them."""
+    import psutil
+
+    started = psutil.Process().children()
+    return sum(peak(process.pid) for process in started if process.name() in ("gcs_server", "raylet"))
 
 
 def of_rows(folder: Path, images: int) -> dict[str, float]:
-    """A run in this process, without sleep: seconds, and the driver's peak memory of the stream and of all."""
+    """A run in this process, without sleep: seconds, and the peak memory of the driver, streaming and in all, and of
+    Ray's head.
+    """
     started, at_end_of_stream = time.monotonic(), []
 
     with sleeping(0):
@@ -175,8 +191,13 @@ def of_rows(folder: Path, images: int) -> dict[str, float]:
 
         derive = running._derive
         running._derive = lambda *given: at_end_of_stream.append(peak()) or derive(*given)
-        go(recipe_of(folder, images, 1), folder / f"rows-{images}")
-    return {"seconds": time.monotonic() - started, "streamed_mib": at_end_of_stream[0], "peak_mib": peak()}
+        seen = go(recipe_of(folder, images, 1), folder / f"rows-{images}")
+    return {
+        "seconds": time.monotonic() - started,
+        "streamed_mib": at_end_of_stream[0],
+        "peak_mib": peak(),
+        "head_mib": seen.head_mib,
+    }
 
 
 def of_plan(folder: Path, images: int) -> dict[str, float]:
@@ -223,7 +244,7 @@ def main() -> None:
             found = apart("of_rows", folder, images)
             print(
                 f"{images:9,} rows {found['seconds']:6.0f} s, driver's peak {found['streamed_mib']:.0f} MiB streaming, "
-                f"{found['peak_mib']:.0f} MiB in all",
+                f"{found['peak_mib']:.0f} MiB in all; head's {found['head_mib']:.0f} MiB",
                 flush=True,
             )
         for images in settings.planned:

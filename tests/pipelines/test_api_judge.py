@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from chat_server import Answer, ChatServer, problem, said
 from PIL import Image
 from rich.console import Console
@@ -20,6 +21,12 @@ pytestmark = pytest.mark.slow
 KEY = "sk-secret-0123456789"
 IMAGES = 12
 Start = Callable[[Callable[[int, dict[str, Any]], Answer]], ChatServer]
+
+
+@pytest.fixture(autouse=True)
+def _another_ray() -> None:
+    """Workers have the keys that were in the environment when their Ray was started."""
+    ray.shutdown()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +21,18 @@ from visionprefer.store import Store
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.run import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
-    """One Ray for all runs of this file."""
-    import ray
-
-    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, tiny_sd: Path, tiny_llava: Path) -> Recipe:
-    (tmp_path / "prompts.txt").write_text("a red cat\na blue dog\na green bird\n")
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path, tiny_llava: Path) -> Recipe:
+    prompts = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    prompts.write_text("a red cat\na blue dog\na green bird\n")
     model = {"model": str(tiny_sd), "num_inference_steps": 2, "guidance_scale": [1.0, 4.0]}
     return Recipe.model_validate(
         {
             "name": "trial",
-            "prompts": {"path": str(tmp_path / "prompts.txt"), "held_out": 0.5},
+            "prompts": {"path": str(prompts), "held_out": 0.5},
             "images": {"models": [model], "images_per_prompt": 2, "batch_size": 2, "block_size": 2},
             "judge": {"model": str(tiny_llava), "temperature": 1.0, "rationale_length": 10, "max_new_tokens": 200},
         }
@@ -66,6 +56,19 @@ def go(recipe: Recipe, out: Path, **options: Any) -> tuple[RunFolder, str]:
     with Progress(console) as progress:
         folder = run(recipe, str(out), progress, **options)
     return folder, console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def _once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("once") / "out"
+
+
+@pytest.fixture
+def made(recipe: Recipe, _once: Path, one_ray: None, tmp_path: Path) -> Path:
+    """The folder of a finished run."""
+    if not _once.exists():
+        go(recipe, _once)
+    return shutil.copytree(_once, tmp_path / "out")
 
 
 def written_at(out: Path, pattern: str) -> dict[str, int]:
@@ -107,9 +110,8 @@ def test_a_run_another_judge_other_preferences(recipe: Recipe, tmp_path: Path) -
     assert {found["pairs"] for found in json.loads((out / "statistics.json").read_text())["self_consistency"]} == {3}
 
 
-def test_lost_and_damaged_shards_are_made_again_and_paid_replies_are_kept(recipe: Recipe, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    before, _ = go(recipe, out)
+def test_lost_and_damaged_shards_are_made_again_and_paid_replies_are_kept(recipe: Recipe, made: Path) -> None:
+    out, before = made, RunFolder(Store(made))
     images = {row["image_id"]: row["image"]["bytes"] for row in before.images.table().to_pylist()}
     raw = before.replies.table().sort_by("request_id")
     (out / "images/000000.0.parquet").unlink()
@@ -122,10 +124,9 @@ def test_lost_and_damaged_shards_are_made_again_and_paid_replies_are_kept(recipe
     assert [tuple(c) for c in folder.counts().values()] == [(6, 0, 0), (6, 0, 0)]
 
 
-def test_no_derived_table_is_made_of_a_shard_that_changed_behind_our_back(recipe: Recipe, tmp_path: Path) -> None:
+def test_no_derived_table_is_made_of_a_shard_that_changed_behind_our_back(recipe: Recipe, made: Path) -> None:
     """Its size is what it was, and nobody has read it since."""
-    out = tmp_path / "out"
-    before, _ = go(recipe, out)
+    out, before = made, RunFolder(Store(made))
     images = {row["image_id"]: row["image"]["bytes"] for row in before.images.table().to_pylist()}
     shard = out / "images/000000.0.parquet"
     data = bytearray(shard.read_bytes())
@@ -139,23 +140,22 @@ def test_no_derived_table_is_made_of_a_shard_that_changed_behind_our_back(recipe
     assert [tuple(c) for c in folder.counts().values()] == [(6, 0, 0), (6, 0, 0)]
 
 
-def test_a_folder_of_another_recipe_is_refused_and_left_alone(recipe: Recipe, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    go(recipe, out)
-    before = written_at(out, "**/*.parquet")
+def test_a_folder_of_another_recipe_is_refused_and_left_alone(recipe: Recipe, made: Path) -> None:
+    before = written_at(made, "**/*.parquet")
     with pytest.raises(InputError, match=r"another recipe \(images.batch_size was 2, and is now 3; seed was 0, and is"):
-        go(changed(recipe, images__batch_size=3, seed=7), out)
-    assert written_at(out, "**/*.parquet") == before
+        go(changed(recipe, images__batch_size=3, seed=7), made)
+    assert written_at(made, "**/*.parquet") == before
 
 
 def test_a_folder_with_other_things_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").touch()
     with pytest.raises(InputError, match=r"the folder holds other things \(prompts.txt\)"):
         go(recipe, tmp_path)
 
 
-def test_prose_becomes_failed_rows_that_can_be_taken_up_again(recipe: Recipe, tmp_path: Path) -> None:
+def test_prose_becomes_failed_rows_that_can_be_taken_up_again(recipe: Recipe, made: Path) -> None:
     prose = changed(recipe, judge__structured=False, judge__max_new_tokens=20)
-    folder, _ = go(prose, tmp_path / "out")
+    folder, _ = go(prose, made)
     assert tuple(folder.counts()["replies"]) == (0, 6, 0)
     failed = folder.replies.failed()
     assert failed is not None
@@ -164,7 +164,7 @@ def test_prose_becomes_failed_rows_that_can_be_taken_up_again(recipe: Recipe, tm
     assert folder.preferences().num_rows == 0
     first = set(failed["raw"].to_pylist())
 
-    folder, _ = go(prose, tmp_path / "out", retry_failed=True)
+    folder, _ = go(prose, made, retry_failed=True)
     failed = folder.replies.failed()
     assert failed is not None
     assert tuple(folder.counts()["replies"]) == (0, 6, 0)
@@ -174,7 +174,9 @@ def test_prose_becomes_failed_rows_that_can_be_taken_up_again(recipe: Recipe, tm
     assert not first & set(failed["raw"].to_pylist())
 
 
-def test_a_judge_that_writes_white_space_for_ever(recipe: Recipe, tmp_path: Path, tiny_llava: Path) -> None:
+def test_a_judge_that_writes_white_space_for_ever(
+    recipe: Recipe, made: Path, tmp_path: Path, tiny_llava: Path
+) -> None:
     """This one can say nothing else: the grammar makes it a judge all the same, and without it rows fail."""
     from transformers import AutoTokenizer
 
@@ -185,7 +187,7 @@ def test_a_judge_that_writes_white_space_for_ever(recipe: Recipe, tmp_path: Path
     settings["suppress_tokens"] = [token for token in range(len(tokenizer)) if token != space]
     (folder / "generation_config.json").write_text(json.dumps(settings))
     white = changed(recipe, judge__model=str(folder), judge__structured=False, judge__max_new_tokens=20)
-    run_folder, _ = go(white, tmp_path / "out")
+    run_folder, _ = go(white, made)
     failed = run_folder.replies.failed()
     assert failed is not None
     assert set(failed["error"].to_pylist()) == {"cut off after 20 tokens: the reply is white space"}

@@ -4,7 +4,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,14 @@ from typer.testing import CliRunner
 from visionprefer.align.recipe import DPORecipe
 from visionprefer.errors import InputError
 from visionprefer.run_folder import RunFolder
-from visionprefer.settings import Workers
 from visionprefer_pipelines.cli import app
-from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.dpo import train_dpo
 from visionprefer_pipelines.progress import Progress
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("one_ray")]
 SCORES = {
     f"prompt {n}": ("held_out" if n % 6 == 0 else "train", [[score] * 4 for score in (1, 2, 4, 5)]) for n in range(24)
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_ray() -> Iterator[None]:
-    with connected(None, {"tests": Workers(actors=3)}):
-        yield
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from visionprefer.align.encoding import encode_images
 from visionprefer.run_folder import RunFolder
 from visionprefer_pipelines.cli import app
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("one_ray")]
 SCORES = {f"prompt {n}": ("train", [[1 + n % 5] * 4, [1] * 4]) for n in range(20)}
 
 

@@ -15,7 +15,7 @@ from visionprefer_pipelines.cli import app
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.reward import train_reward
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("one_ray")]
 
 
 def test_vpscore_is_trained_and_tested_on_an_import(tiny_blip: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from visionprefer.statistics import statistics
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.run import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
 PROMPTS, EACH = 3, 4
 Start = Callable[[Callable[[int, dict[str, Any]], Answer]], ChatServer]
 

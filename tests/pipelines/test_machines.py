@@ -30,6 +30,7 @@ STORE = 80 * 2**20  # bytes; as few as Ray takes
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A head, and a machine that has died."""
+    ray.shutdown()  # that of other tests
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": STORE})
     ray.init(address=started.address, log_to_driver=False)
     started.remove_node(started.add_node(num_cpus=1, object_store_memory=STORE))

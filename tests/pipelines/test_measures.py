@@ -29,6 +29,7 @@ DASHBOARD = Path(visionprefer_pipelines.__path__[0]) / "grafana.json"
 @pytest.fixture(scope="module", autouse=True)
 def _ray() -> Iterator[None]:
     """One whose processes tell what they measure every half second, not every ten."""
+    ray.shutdown()  # that of other tests
     soon = {"metrics_report_interval_ms": 500}
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, _system_config=soon)
     yield

@@ -19,7 +19,7 @@ from visionprefer_pipelines import polish as module
 from visionprefer_pipelines.polish import polish
 from visionprefer_pipelines.progress import Progress
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
 Start = Callable[[Callable[[int, dict[str, Any]], Answer]], ChatServer]
 PROMPTS = 10
 

@@ -4,7 +4,7 @@ import io
 import json
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,15 @@ from visionprefer.align.rollout import sampler
 from visionprefer.align.watch import Spread
 from visionprefer.errors import InputError
 from visionprefer.models import find_model
-from visionprefer.settings import Workers
 from visionprefer_pipelines import ppo
 from visionprefer_pipelines.cli import app
-from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.ppo_worker import has_fallen, requests
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.rollouts import RolloutWorker
 from visionprefer_pipelines.training_worker import Course
 from visionprefer_serve.settings import EndpointSettings, ServedModel
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("one_ray")]
 LORA = "pytorch_lora_weights.safetensors"
 
 
@@ -40,12 +38,6 @@ def url(start: Callable[..., Any], vpscores: dict[str, Path]) -> str:
     models = {name: ServedModel(path=str(folder)) for name, folder in vpscores.items()}
     running: str = start(EndpointSettings(models=models)).url
     return running
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_ray() -> Iterator[None]:
-    with connected(None, {"tests": Workers(actors=4)}):
-        yield
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,15 @@ from typer.testing import CliRunner
 from visionprefer.errors import InputError
 from visionprefer.reward.recipe import RewardRecipe
 from visionprefer.run_folder import RunFolder
-from visionprefer.settings import Workers
 from visionprefer_pipelines.cli import app
-from visionprefer_pipelines.cluster import connected
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.reward import train_reward
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("one_ray")]
 # By prompt four images, each better than the one before in all aspects.
 SCORES = {
     f"prompt {n}": ("held_out" if n % 6 == 0 else "train", [[score] * 4 for score in (1, 2, 4, 5)]) for n in range(42)
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_ray() -> Iterator[None]:
-    with connected(None, {"tests": Workers(actors=3)}):
-        yield
 
 
 @pytest.fixture
@@ -63,34 +54,53 @@ def go(recipe: RewardRecipe, run: RunFolder, out: Path) -> tuple[dict[str, Any],
     return json.loads((out / "training.json").read_text()), console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_one_worker_and_two_that_are_killed_learn_the_same_and_the_model_is_used_from_the_command_line(
+def test_a_training_that_is_killed_and_stopped_learns_what_an_undisturbed_one_does(
     tiny_blip: Path, run: RunFolder, tmp_path: Path
 ) -> None:
-    """At the same global batch, validation losses agree to a hundredth after every epoch, while they fall by more."""
+    """Two workers, of whom both are killed and who are then stopped, against one. At the same global batch, validation
+    losses agree to a hundredth after every epoch, while they fall by more.
+    """
     alone, told = go(recipe(tiny_blip), run, tmp_path / "one")
     assert "epoch 5: validation loss" in told
     assert alone["history"][-1]["loss"]["overall"] < alone["history"][0]["loss"]["overall"] - 0.05
-    killed: list[int] = []
 
-    def kill_both() -> None:
-        while not (tmp_path / "two" / "checkpoints" / "vpscore" / "checkpoint_manager_snapshot.json").exists():
-            time.sleep(0.02)  # from then on Ray knows of a checkpoint
-        killed.extend(kill("RayTrainWorker"))
+    shared = recipe(tiny_blip, workers={"actors": 2}, accumulation=2, logger="tensorboard")
+    file, out = tmp_path / "recipe.yaml", tmp_path / "two"
+    file.write_text(shared.model_dump_json())
+    command = [sys.executable, "-m", "visionprefer_pipelines.cli", "reward", "train", str(file)]
+    command += ["--data", run.store.root, "--out", str(out)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
+    assert process.stdout
+    while not (out / "checkpoints" / "vpscore" / "checkpoint_manager_snapshot.json").exists():
+        assert process.poll() is None
+        time.sleep(0.02)  # from then on Ray knows of a checkpoint
+    assert len(kill("RayTrainWorker", below=process.pid)) == 2
+    with pytest.raises(InputError, match="another run is writing there"):
+        go(shared, run, out)
+    assert any("going on at step" in line for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Stopped" in told
+    assert not (out / "vpscore.json").exists()
 
-    killer = threading.Thread(target=kill_both)
-    killer.start()
-    settings = {"workers": {"actors": 2}, "accumulation": 2, "logger": "tensorboard"}
-    shared, told = go(recipe(tiny_blip, **settings), run, tmp_path / "two")
-    killer.join()
-    assert len(killed) == 2
-    assert "going on at step" in told
-    assert len(alone["history"]) == 5
-    for one, two in zip(alone["history"], shared["history"], strict=True):
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "going on at step" in done.stdout
+    history = json.loads((out / "training.json").read_text())["history"]
+    assert len(alone["history"]) == len(history) == 5
+    for one, two in zip(alone["history"], history, strict=True):
         assert one["loss"] == pytest.approx(two["loss"], abs=1e-2)
     # TensorBoard was told the same, each step once.
-    events = EventAccumulator(str(tmp_path / "two" / "tensorboard")).Reload()
+    events = EventAccumulator(str(out / "tensorboard")).Reload()
     validated = [event.value for event in events.Scalars("validation_loss/overall")]
-    assert validated == pytest.approx([epoch["loss"]["overall"] for epoch in shared["history"]])
+    assert validated == pytest.approx([epoch["loss"]["overall"] for epoch in history])
     steps = [event.step for event in events.Scalars("loss/overall")]
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) % 5 == 0
@@ -112,35 +122,6 @@ def test_one_worker_and_two_that_are_killed_learn_the_same_and_the_model_is_used
     answer = CliRunner().invoke(app, ["score", "--model", str(tmp_path / "one"), "--prompt", "prompt 1", str(picture)])
     assert answer.exit_code == 0, answer.output
     assert "±" in answer.output
-
-
-def test_a_training_that_is_stopped_ends_at_once_and_goes_on_by_the_same_command(
-    tiny_blip: Path, run: RunFolder, tmp_path: Path
-) -> None:
-    file, out = tmp_path / "recipe.yaml", tmp_path / "out"
-    file.write_text(recipe(tiny_blip, epochs=8).model_dump_json())
-    command = [sys.executable, "-m", "visionprefer_pipelines.cli", "reward", "train", str(file)]
-    command += ["--data", run.store.root, "--out", str(out)]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )
-    while not (out / "checkpoints" / "vpscore" / "checkpoint_manager_snapshot.json").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    with pytest.raises(InputError, match="another run is writing there"):
-        go(recipe(tiny_blip, epochs=8), run, out)
-    process.send_signal(signal.SIGINT)
-    told, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert "Stopped" in told
-    assert not (out / "vpscore.json").exists()
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "going on at step" in done.stdout
 
 
 def test_what_cannot_be_trained_is_told(

@@ -126,10 +126,12 @@ def test_the_driver_is_killed_at_several_moments(recipe: Path, undisturbed: Path
     assert Store(out).read_table("preferences.parquet").equals(Store(undisturbed).read_table("preferences.parquet"))
 
 
-def test_actors_are_killed(recipe: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_killed_actors_other_block_sizes_and_more_actors_give_the_same_bytes(
+    recipe: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     """The run does not even stop: Ray starts other actors, and their units are done again."""
     out = tmp_path / "out"
-    process = start(recipe, out)
+    process = start(recipe, out, "--set", "images.block_size=6", "--set", "images.workers.actors=2")
     for actor, made in {"MakeImages": "images/*.parquet", "AskAbout": "replies/*/*.parquet"}.items():
         wait_until(process, lambda made=made: files(out, made) >= 2)
         assert kill(actor, below=process.pid)
@@ -137,16 +139,14 @@ def test_actors_are_killed(recipe: Path, undisturbed: Path, tmp_path: Path) -> N
     assert_complete_and_equal(out, undisturbed)
 
 
-def test_other_block_sizes_and_actors_give_the_same_bytes(recipe: Path, undisturbed: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    wait(start(recipe, out, "--set", "images.block_size=10", "--set", "images.workers.actors=2"))
-    assert_complete_and_equal(out, undisturbed)
-
-
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_it_is_stopped_politely(recipe: Path, tmp_path: Path, stop: signal.Signals) -> None:
+def test_it_is_stopped_politely_and_no_other_run_writes_into_its_folder(
+    recipe: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
     out = tmp_path / "out"
     process = start(recipe, out)
+    wait_until(process, lambda: (out / "manifest.json").exists())
+    assert "another run is writing there" in wait(start(recipe, out), code=2)
     wait_until(process, lambda: files(out, "images/*.parquet") >= 2)
     process.send_signal(stop)
     output = wait(process, code=130)
@@ -156,13 +156,3 @@ def test_it_is_stopped_politely(recipe: Path, tmp_path: Path, stop: signal.Signa
     run = RunFolder(Store(out))
     assert run.counts()["images"].done == run.images.table(["image_id"]).num_rows >= 8
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
-
-
-def test_two_runs_do_not_write_into_one_folder(recipe: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    first = start(recipe, out)
-    wait_until(first, lambda: (out / "manifest.json").exists())
-    output = wait(start(recipe, out), code=2)
-    assert "another run is writing there" in output
-    first.kill()
-    first.wait()

@@ -37,7 +37,7 @@ from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.run import run
 
 pytest.importorskip("vllm", reason="vLLM is not installed in this environment")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
 MAX_MODEL_LEN = 2048  # tokens
 STARTING = 240  # seconds that a server may take
 

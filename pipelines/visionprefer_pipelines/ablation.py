@@ -6,8 +6,8 @@ from visionprefer.audit import known_preferences_of
 from visionprefer.judging.trust import AspectAgreement
 from visionprefer.reward import testing
 from visionprefer.reward.ablation import AblationFigures, Trained, plot
-from visionprefer.reward.batches import serves
 from visionprefer.reward.recipe import AblationRecipe, RewardRecipe
+from visionprefer.reward.steps import serves
 from visionprefer.reward.vpscore import VPScore
 from visionprefer.run_folder import RunFolder
 from visionprefer.scorers.comparison import agreement_of_judge

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from visionprefer.errors import InputError
 from visionprefer.models import find_model
-from visionprefer.reward.batches import epochs_of, groups_of
 from visionprefer.reward.card import write_card
 from visionprefer.reward.recipe import RewardRecipe
+from visionprefer.reward.steps import epochs_of, groups_of
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
 from visionprefer.training_table import check_weights

@@ -10,10 +10,11 @@ from ray.train.torch import get_device, prepare_model
 
 from visionprefer.devices import choose
 from visionprefer.models import Model
-from visionprefer.reward.batches import Batch, Purpose, Step, assembled, prepared
+from visionprefer.reward.batches import Batch, assembled
 from visionprefer.reward.fitting import Fit, freeze
 from visionprefer.reward.inputs import Inputs
 from visionprefer.reward.recipe import RewardRecipe
+from visionprefer.reward.steps import Purpose, Step, prepared
 from visionprefer.reward.vpscore import VPScore
 from visionprefer.store import Store
 from visionprefer.training_table import ROWS_PER_GROUP, Group
@@ -55,11 +56,11 @@ class _Source(NamedTuple):
 
     def prompts(self, parts: Sequence[Sequence[Group]], purpose: Purpose) -> Iterator[pa.Table]:
         """The prompts of each part, decoded by tasks of Ray Data while earlier parts are learnt: PREPARED."""
-        store, inputs, recipe = self.store, self.inputs, self.recipe
+        store, size, recipe = self.store, self.inputs.sizes.image_size, self.recipe
 
         def decode(groups: list[Group]) -> pa.Table:
             rows = pa.concat_tables(store.read_row_group(*group) for group in groups)
-            return prepared(rows, inputs, recipe, purpose)
+            return prepared(rows, size, recipe, purpose)
 
         return stream(parts, decode)
 

@@ -6,12 +6,14 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from ray.data import TaskPoolStrategy
 
 from visionprefer.settings import Workers
 from visionprefer.training_table import Group
 from visionprefer_pipelines.resting import stream_context
 
 READERS = Workers(actors=1)  # what a cluster needs beside the training's workers, or they would wait for ever
+MOST_READERS = 4  # tasks of a worker at a time: each is a process, and more would take cores from who computes
 _PLACES = pa.schema([("part", pa.int64()), ("file", pa.string()), ("group", pa.int64())])
 
 
@@ -35,7 +37,9 @@ def stream(parts: Sequence[Sequence[Group]], read: Callable[[list[Group]], pa.Ta
         return found.append_column("part", pa.array([block["part"][0].as_py()] * found.num_rows, pa.int64()))
 
     held: list[pa.Table] = []
-    rows = ray.data.from_blocks(blocks).map_batches(rows_of, batch_format="pyarrow", batch_size=None)
+    rows = ray.data.from_blocks(blocks).map_batches(
+        rows_of, batch_format="pyarrow", batch_size=None, compute=TaskPoolStrategy(size=MOST_READERS)
+    )
     for block in rows.iter_batches(batch_format="pyarrow", batch_size=None):
         found = cast(pa.Table, block)
         for part in pc.unique(found["part"]).to_pylist():

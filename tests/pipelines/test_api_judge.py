@@ -23,12 +23,6 @@ IMAGES = 12
 Start = Callable[[Callable[[int, dict[str, Any]], Answer]], ChatServer]
 
 
-@pytest.fixture(autouse=True)
-def _another_ray() -> None:
-    """Workers have the keys that were in the environment when their Ray was started."""
-    ray.shutdown()
-
-
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     folder = tmp_path / "pictures"
@@ -53,6 +47,7 @@ def go(pictures: Path, server: ChatServer, out: Path, retry_failed: bool = False
 def test_replies_cost_and_the_key_is_nowhere(
     pictures: Path, chat_server: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ray.shutdown()  # workers have the keys that were in the environment when their Ray was started
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     server = chat_server(lambda n, body: problem(503) if n % 5 == 0 else said(wait=0.5))
     folder = go(pictures, server, tmp_path / "out", price={"prompt": 1, "completion": 2}, concurrency=6)
@@ -64,6 +59,7 @@ def test_replies_cost_and_the_key_is_nowhere(
     assert not any(KEY.encode() in file.read_bytes() for file in written)
 
 
+@pytest.mark.usefixtures("one_ray")
 def test_the_budget_stops_the_run_and_a_larger_one_takes_it_up(
     pictures: Path, chat_server: Start, tmp_path: Path
 ) -> None:

@@ -174,9 +174,7 @@ def test_prose_becomes_failed_rows_that_can_be_taken_up_again(recipe: Recipe, ma
     assert not first & set(failed["raw"].to_pylist())
 
 
-def test_a_judge_that_writes_white_space_for_ever(
-    recipe: Recipe, made: Path, tmp_path: Path, tiny_llava: Path
-) -> None:
+def test_a_judge_that_writes_white_space_for_ever(recipe: Recipe, made: Path, tmp_path: Path, tiny_llava: Path) -> None:
     """This one can say nothing else: the grammar makes it a judge all the same, and without it rows fail."""
     from transformers import AutoTokenizer
 

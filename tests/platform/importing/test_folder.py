@@ -15,8 +15,8 @@ from visionprefer.importing import comparisons, import_dataset, taking
 from visionprefer.importing import pickapic as pickapic_layout
 from visionprefer.report import report
 from visionprefer.reward import testing
-from visionprefer.reward.batches import groups_of, prepared, serves
 from visionprefer.reward.recipe import RewardRecipe
+from visionprefer.reward.steps import groups_of, prepared, serves
 from visionprefer.reward.vpscore import VPScore
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Counts, Store
@@ -65,7 +65,7 @@ def test_a_reward_model_reads_and_is_tested_on_an_import(tmp_path: Path, tiny_bl
     groups = groups_of(run.store, run.training_files(), recipe)
     model = VPScore.from_backbone(str(tiny_blip), None, recipe.scores, 0)
     group = next(iter(groups["training"]))
-    found = prepared(run.store.read_row_group(*group), model.inputs, recipe, "training")
+    found = prepared(run.store.read_row_group(*group), model.inputs.sizes.image_size, recipe, "training")
     rows = run.store.read_row_group(*group).to_pylist()
     assert found.num_rows == sum(serves(row, "training", recipe) for row in rows) > 0
     scored = testing.score_run(model, run, "held_out")

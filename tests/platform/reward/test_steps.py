@@ -11,9 +11,10 @@ from PIL import Image
 
 from visionprefer.errors import InputError
 from visionprefer.random_models import clip_tokenizer
-from visionprefer.reward.batches import Purpose, assembled, epochs_of, groups_of, prepared, serves
+from visionprefer.reward.batches import assembled
 from visionprefer.reward.inputs import Inputs, InputSizes
 from visionprefer.reward.recipe import RewardRecipe
+from visionprefer.reward.steps import Purpose, epochs_of, groups_of, prepared, serves
 from visionprefer.schema import TRAINING
 from visionprefer.store import Store
 from visionprefer.training_table import ROWS_PER_GROUP, Group
@@ -80,12 +81,11 @@ def test_an_epoch_has_each_group_once_and_the_next_one_another_order(store: Stor
 @pytest.mark.parametrize("changes", [{}, {"data_fraction": 0.4}, {"min_margin": 9.5}, {"weights": {"fidelity": 1.0}}])
 def test_a_group_counts_as_many_prompts_as_are_learnt_from(store: Store, changes: dict[str, Any]) -> None:
     """Those of another purpose do not count, nor those of which no pair is wanted; they are not decoded either."""
-    inputs = Inputs(SIZES, clip_tokenizer())
     recipe = RECIPE.model_copy(update={"scores": ("overall",), "validation": 0.4, **changes})
     purposes: tuple[Purpose, ...] = ("training", "validation")
     for purpose in purposes:
         decoded = {
-            group: prepared(store.read_row_group(*group), inputs, recipe, purpose).num_rows
+            group: prepared(store.read_row_group(*group), SIZES.image_size, recipe, purpose).num_rows
             for group in (Group("training/a.parquet", number) for number in range(8))
         }
         expected = {group: rows for group, rows in decoded.items() if rows}
@@ -118,14 +118,16 @@ def shared_by(actors: int) -> RewardRecipe:
 def test_pairs_point_at_their_own_images_and_small_margins_are_left_out() -> None:
     inputs = Inputs(SIZES, clip_tokenizer())
     everything = RECIPE.model_copy(update={"validation": 0.0, "min_margin": 2.5})
-    batch = assembled(prepared(training(5).slice(1), inputs, everything, "training"), inputs, everything)
+    batch = assembled(prepared(training(5).slice(1), SIZES.image_size, everything, "training"), inputs, everything)
     reds = batch.squares[:, 0, 0, 0].tolist()
     assert reds == [n + k for n in (3, 4) for k in range(3)]
     assert batch.input_ids.shape == (6, 12)
+    known = [inputs.tokens([f"prompt {n}"])[0][0].tolist() for n in (3, 4) for _ in range(3)]
+    assert batch.input_ids.tolist() == known
     assert [(reds[chosen], reds[rejected]) for chosen, rejected in batch.pairs[0].tolist()] == [(4, 5), (5, 6)]
     assert 1 not in batch.pairs  # fidelity's margins are all 1
     fine = everything.model_copy(update={"min_margin": 0.0})
-    batch = assembled(prepared(training(5).slice(1), inputs, fine, "training"), inputs, fine)
+    batch = assembled(prepared(training(5).slice(1), SIZES.image_size, fine, "training"), inputs, fine)
     reds = batch.squares[:, 0, 0, 0].tolist()
     assert reds == [n + k for n in (1, 2, 3, 4) for k in range(3)]
     assert [(reds[chosen], reds[rejected]) for chosen, rejected in batch.pairs[1].tolist()] == [

@@ -2,16 +2,18 @@
 
 import io
 import json
-import os
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from typer.testing import CliRunner
 
 from visionprefer.errors import InputError
 from visionprefer.judging.vllm_engine import engine_arguments
@@ -19,7 +21,10 @@ from visionprefer.models import Model, find_model
 from visionprefer.recipe import JudgeSettings
 from visionprefer.reward.vpscore import VPScore
 from visionprefer.run_folder import RunFolder
+from visionprefer.settings import Workers
 from visionprefer.store import Store
+from visionprefer_pipelines.cli import app
+from visionprefer_pipelines.cluster import connected
 
 pytestmark = pytest.mark.slow
 FEW = ("--set", "prompts.sample=8", "--set", "images.block_size=4")
@@ -30,34 +35,40 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def start(*arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "visionprefer_pipelines.cli", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+def say(*arguments: str) -> None:
+    answer = CliRunner().invoke(app, arguments)
+    assert answer.exit_code == 0, answer.output
+
+
+def run_until_there_are_images(there: Store) -> None:
+    """Its driver is killed then."""
+    command = [sys.executable, "-m", "visionprefer_pipelines.cli", "run", "quickstart", "--out", there.root, *FEW]
+    driver = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
+    deadline = time.monotonic() + 180
+    while not there.names("images"):
+        assert driver.poll() is None, driver.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    driver.kill()
+    driver.communicate()
 
 
-def say(*arguments: str) -> str:
-    process = start(*arguments)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    return output
+@pytest.fixture
+def ray_with_the_buckets_address(bucket: str) -> Iterator[None]:
+    ray.shutdown()  # workers have the environment in which their Ray was started
+    with connected(None, {"tests": Workers(actors=3)}):
+        yield
 
 
+@pytest.mark.usefixtures("ray_with_the_buckets_address")
 def test_a_run_goes_on_there_and_what_it_teaches_lies_there(bucket: str) -> None:
     """Its driver is killed; then it goes on, and nothing is lost or twice. VP-Score and DPO learn from it into the
     bucket, from where what was learnt is loaded.
     """
     data, there = f"{bucket}/data", Store(f"{bucket}/data")
-    first = start("run", "quickstart", "--out", data, *FEW)
-    deadline = time.monotonic() + 180
-    while not there.names("images"):
-        assert first.poll() is None, first.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    first.kill()
-    first.communicate()
+    run_until_there_are_images(there)
     say("run", "quickstart", "--out", data, *FEW)
     run = RunFolder(there)
     pictures = run.images.table(["image_id", "image"]).to_pylist()

@@ -30,23 +30,25 @@ def submit(
     """Make a preference dataset on a Ray cluster: ship package and recipe, and follow the log."""
     from ray.job_submission import JobStatus
 
-    from visionprefer_pipelines.jobs import client_of, job_name, packed, run_as_job
-    from visionprefer_pipelines.jobs import submit as submit_job
+    from visionprefer_pipelines.jobs import client_of, job_name, packed, run_as_job, submit_to
 
     settings, console = load_recipe(path_of(recipe), set_), console_of()
     at = f"--address {address}"
+
+    def say(told: str) -> None:
+        console.print(f"· {told}")
+
     if detach and retries:
         raise InputError("--detach does not wait, so nobody is there for --retries: leave one of them out")
     if detach:
+        client_of(address)  # where nobody answers, that is told at once
+        name = job_name(settings)
         with packed(settings, wheel) as environment:
-            name = job_name(settings)
-            submit_job(client_of(address), name, out, environment, retry_failed)
-        console.print(f"{name}: submitted\nNext: visionprefer logs {name} {at}, or visionprefer stop {name} {at}")
+            submit_to(address, name, out, environment, retry_failed, say)
+        console.print(f"Next: visionprefer logs {name} {at}, or visionprefer stop {name} {at}")
         return
     try:
-        status = run_as_job(
-            address, settings, out, wheel, retries, retry_failed, lambda told: console.print(f"· {told}")
-        )
+        status = run_as_job(address, settings, out, wheel, retries, retry_failed, say)
     except KeyboardInterrupt:
         console.print(f"\nThe job goes on. To see it: visionprefer jobs {at}; to stop it: visionprefer stop NAME {at}")
         raise typer.Exit(130) from None

@@ -1,12 +1,13 @@
 """Commands of `visionprefer`, given one after the other as a person would give them, each told before it is run."""
 
+import contextlib
+import random
 import shlex
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -32,7 +33,7 @@ def run_command(*command: str, settings: tuple[str, ...] = ()) -> None:
         raise SystemExit(done.returncode)
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(model: Path, *options: str) -> Iterator[str]:
     """The address of a reward endpoint of this model, which is ready, and ends with the block.
 
@@ -43,8 +44,7 @@ def serving(model: Path, *options: str) -> Iterator[str]:
     Raises:
         InputError: if it does not start; it has said why.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = ["serve", "--model", str(model), "--port", str(port), *options]
     typer.echo(f"\n$ visionprefer {shlex.join(command)} &")
     server = subprocess.Popen([*_VISIONPREFER, *command], stdout=subprocess.DEVNULL)
@@ -58,6 +58,16 @@ def serving(model: Path, *options: str) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait()
+
+
+def free_port() -> int:
+    """A port of loopback on which nobody listens, below those that systems give out by themselves: another process, as
+    Ray starts many, might be given one of those before it is listened on.
+    """
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def _is_ready(url: str) -> bool:

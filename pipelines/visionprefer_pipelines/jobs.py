@@ -3,7 +3,6 @@ submitted again, which goes on where it stopped.
 """
 
 import asyncio
-import functools
 import importlib.util
 import os
 import shlex
@@ -186,30 +185,35 @@ def run_as_job(
     with packed(recipe, wheel) as environment:
         for number in range(retries + 1):
             name = job_name(recipe, number)
-            take = functools.partial(submit, name=name, out=out, environment=environment, retry_failed=retry_failed)
-            status = _done(address, name, take, say)
+            submit_to(address, name, out, environment, retry_failed, say)
+            status = _ended(address, name, say)  # while it may still run, no other may
             say(f"{name}: {status.value.lower()}")
             if status != JobStatus.FAILED:
                 break
     return status
 
 
-def _done(
-    address: str, name: str, take: Callable[[JobSubmissionClient], None], say: Callable[[str], None]
-) -> JobStatus:
-    """Have a cluster take a job, and follow it to its end: while it may still run, no other may. Whether the cluster
-    has it is what the cluster says, as the answer to a submission may have been lost.
+def submit_to(
+    address: str, name: str, out: str, environment: dict[str, Any], retry_failed: bool, say: Callable[[str], None]
+) -> None:
+    """Have a cluster take a job, as `submit` does, however often it is asked. Whether the cluster has it is what the
+    cluster says, as the answer to a submission may have been lost.
     """
 
     def taken(client: JobSubmissionClient) -> None:
         if name not in _names(client):
-            take(client)
-
-    def ended(client: JobSubmissionClient) -> JobStatus:
-        return follow(client, name) if name in _names(client) else JobStatus.FAILED  # it went with its cluster
+            submit(client, name, out, environment, retry_failed)
 
     _asked(address, name, taken, say)
     say(f"{name}: submitted")
+
+
+def _ended(address: str, name: str, say: Callable[[str], None]) -> JobStatus:
+    """Follow a job to its end; one that the cluster does not have went with an earlier cluster."""
+
+    def ended(client: JobSubmissionClient) -> JobStatus:
+        return follow(client, name) if name in _names(client) else JobStatus.FAILED
+
     return _asked(address, name, ended, say)
 
 

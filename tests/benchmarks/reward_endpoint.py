@@ -29,7 +29,6 @@ import contextlib
 import io
 import multiprocessing
 import os
-import socket
 import statistics
 import tempfile
 import time
@@ -152,8 +151,7 @@ def endpoint(folders: dict[str, str], port: int) -> None:
 @contextlib.contextmanager
 def listening(target: Any, served: Any) -> Iterator[str]:
     """The address of a server in a process beside this one, for as long as the block lasts."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     server = multiprocessing.get_context("spawn").Process(target=target, args=(served, port))
     server.start()

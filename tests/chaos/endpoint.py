@@ -3,7 +3,6 @@
 import io
 import random
 import re
-import socket
 import threading
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from verification import Outcome
 from visionprefer.reward.vpscore import VPScore
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
+from visionprefer_pipelines.commands import free_port
 from visionprefer_serve.client import RewardClient
 
 ROLLOUTS, IMAGES = 6, 8
@@ -93,8 +93,7 @@ class Endpoint(NamedTuple):
 @contextmanager
 def served(vpscore: Path, log: Path) -> Iterator[Endpoint]:
     """An endpoint for as long as the block lasts."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with command("serve", "--model", vpscore, "--port", port, log=log) as serving:
         if not serving.wait_until("Ready at"):
             raise RuntimeError(f"{log}: the endpoint did not start")

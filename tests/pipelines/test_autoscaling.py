@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
+from visionprefer_pipelines.commands import free_port
 
 pytestmark = pytest.mark.slow
 IDLE_MINUTES = 0.1
@@ -49,9 +49,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     address = f"{get_node_ip_address()}:{port}"
     provider = {
         "type": "external",  # Ray's wheel lacks the defaults of its type fake_multinode

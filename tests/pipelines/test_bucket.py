@@ -35,9 +35,10 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def say(*arguments: str) -> None:
+def say(*arguments: str) -> str:
     answer = CliRunner().invoke(app, arguments)
     assert answer.exit_code == 0, answer.output
+    return answer.output
 
 
 def run_until_there_are_images(there: Store) -> None:
@@ -69,11 +70,19 @@ def test_a_run_goes_on_there_and_what_it_teaches_lies_there(bucket: str) -> None
     """
     data, there = f"{bucket}/data", Store(f"{bucket}/data")
     run_until_there_are_images(there)
-    say("run", "quickstart", "--out", data, *FEW)
+    told = say("run", "quickstart", "--out", data, *FEW)
     run = RunFolder(there)
     pictures = run.images.table(["image_id", "image"]).to_pylist()
     assert run.is_finished
     assert Counter(row["image_id"] for row in pictures) == Counter(run.plan(["image_id"])["image_id"].to_pylist())
+
+    # It ends with the word of the oracle, who knows its world.
+    oracle = run.oracle()
+    assert oracle is not None
+    assert oracle["applicable"].to_pylist() == [True] * len(pictures) == [True] * 32
+    assert json.loads(there.read("statistics.json"))["oracle"]["images"] == 32
+    assert "fully right" in told
+    assert "outside the blocks world" not in told
 
     short = ("--set", "epochs=1", "--set", "workers.num_cpus=1", "--set", "scores=[overall]")
     say("reward", "train", "blocks-vpscore", "--data", data, "--out", f"{bucket}/vpscore", *short)

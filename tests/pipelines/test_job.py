@@ -19,15 +19,10 @@ import yaml
 
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
+from visionprefer_pipelines.commands import free_port
 
 pytestmark = pytest.mark.slow
 RAY = str(Path(sys.executable).parent / "ray")
-
-
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return int(opened.getsockname()[1])
 
 
 @pytest.fixture

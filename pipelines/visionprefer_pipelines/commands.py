@@ -65,7 +65,7 @@ def free_port() -> int:
     Ray starts many, might be given one of those before it is listened on.
     """
     while True:
-        port = random.randrange(20_000, 30_000)
+        port = random.randrange(20_000, 30_000)  # noqa: S311
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 

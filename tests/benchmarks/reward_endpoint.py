@@ -45,6 +45,7 @@ from visionprefer.models import BUILTIN_MODELS
 from visionprefer.random_backbones import blip
 from visionprefer.reward.vpscore import Scored, VPScore
 from visionprefer.settings import Workers
+from visionprefer_pipelines.commands import free_port
 from visionprefer_serve import wire
 from visionprefer_serve.settings import EndpointSettings, ServedModel
 

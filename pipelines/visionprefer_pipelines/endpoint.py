@@ -11,7 +11,7 @@ from pathlib import Path
 from ray import serve
 
 from visionprefer.errors import InputError
-from visionprefer.reward.vpscore import CONFIG
+from visionprefer.reward import CONFIG
 from visionprefer.settings import Workers
 from visionprefer.store import Store
 from visionprefer_pipelines.cluster import connected

@@ -21,6 +21,7 @@ from visionprefer.buckets import is_in_bucket
 from visionprefer_serve import routes
 from visionprefer_serve.access import token_digests
 from visionprefer_serve.metrics import SECONDS
+from visionprefer_serve.scorer import Scorer
 from visionprefer_serve.settings import EndpointSettings, ServedModel
 from visionprefer_serve.wire import LOST, UNREADABLE, Answer, Item
 
@@ -29,6 +30,7 @@ _RETRY_AFTER_S = 1
 _ANSWERING_S = 30.0
 _CHECKED_S = 5.0
 _ON_THEIR_WAY_S = 1.0
+_LOOK_S = 0.2  # between two looks whether a replica that is to end has answered everything
 
 
 def build(settings: EndpointSettings) -> Application:
@@ -39,8 +41,6 @@ def build(settings: EndpointSettings) -> Application:
 
 
 def _scorer(name: str, model: ServedModel, max_pixels: int) -> Application:
-    from visionprefer_serve.scorer import Scorer  # with torch, for which the ingress's own replica has no use
-
     actors = model.workers.actors
     scaled: dict[str, Any] = {"num_replicas": actors}
     if isinstance(actors, tuple):
@@ -56,6 +56,7 @@ def _scorer(name: str, model: ServedModel, max_pixels: int) -> Application:
         max_ongoing_requests=3 * model.max_batch_size,  # two batches of single items on their way, the next waiting
         max_queued_requests=model.max_queued_requests,
         graceful_shutdown_timeout_s=30,
+        graceful_shutdown_wait_loop_s=_LOOK_S,
         health_check_timeout_s=60,
         **scaled,
     )
@@ -68,6 +69,7 @@ def _scorer(name: str, model: ServedModel, max_pixels: int) -> Application:
     max_queued_requests=100,
     backpressure_config={"status_code": 429, "retry_after_s": _RETRY_AFTER_S},
     graceful_shutdown_timeout_s=60,
+    graceful_shutdown_wait_loop_s=_LOOK_S,
 )
 @serve.ingress()
 class Endpoint:

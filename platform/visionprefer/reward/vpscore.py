@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,11 +20,12 @@ from transformers import AutoConfig, AutoTokenizer
 
 from visionprefer.buckets import brought_here
 from visionprefer.errors import InputError
+from visionprefer.reward import CONFIG
 from visionprefer.reward.backbones import Blip, Clip, backbone_of, load_backbone, load_processors
 from visionprefer.reward.inputs import Inputs, InputSizes
 from visionprefer.schema import ASPECTS, OVERALL, content_id
 
-CONFIG, WEIGHTS, BACKBONE = "vpscore.json", "model.safetensors", "backbone"
+WEIGHTS, BACKBONE = "model.safetensors", "backbone"
 MACKAY = math.pi / 8  # that share of a noise's variance flattens the sigmoid; see `loss.pairwise_loss`
 
 
@@ -142,10 +144,11 @@ class VPScore(torch.nn.Module):
         return found
 
     @torch.inference_mode()
-    def score_squares(self, prompts: Sequence[str], squares_NCHW: torch.Tensor) -> list[Scored]:
-        """Score images that are scaled and cropped already, by `inputs.squares`, in one forward pass."""
+    def score_squares(self, prompts: Sequence[str], squares_NCHW: torch.Tensor | np.ndarray) -> list[Scored]:
+        """Score images that are scaled and cropped already, as `squares.squares` does it, in one forward pass."""
         self.eval()
-        squares, ids, mask = (part.to(self.mean.device) for part in (squares_NCHW, *self.inputs.tokens(prompts)))
+        given = (torch.as_tensor(squares_NCHW), *self.inputs.tokens(prompts))
+        squares, ids, mask = (part.to(self.mean.device) for part in given)
         return self.normalised(self(self.inputs.normalised(squares), ids, mask))
 
     @classmethod

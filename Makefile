@@ -12,8 +12,9 @@ quickstart: .venv/installed ## A preference dataset, a reward model that serves,
 blocksworld: .venv/installed ## Every way to teach an image model, compared by the oracle: hours, on the CPU.
 	$(BIN)/python -m visionprefer_pipelines.comparison --out runs/comparison
 
-test: .venv/installed-dev ## Run all tests, the slow ones too.
-	$(BIN)/python -m pytest
+test: .venv/installed-dev ## Run all tests, the slow ones too: those of the platform, which start no Ray, in two processes.
+	$(BIN)/python -m pytest -n 2 tests/platform
+	$(BIN)/python -m pytest --ignore tests/platform
 
 lint: .venv/installed-dev ## Check style, types, and that imports run one way.
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
 
 pytestmark = pytest.mark.slow
-PROMPTS = 20
+PROMPTS = 12
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_without_tokens_another_host_is_refused(narrow: Running) -> None:
         assert httpx.get(f"{narrow.url}/readyz", headers={"Host": host}).status_code == status
 
 
-def test_a_replica_that_is_killed_gives_no_wrong_score(
+def test_a_replica_that_is_killed_gives_no_wrong_score_and_who_is_told_to_stop_answers_what_was_asked(
     start: Callable[..., Running], vpscores: dict[str, Path]
 ) -> None:
     """Under load: each request ends with the right score or an error, and soon all have scores again."""
@@ -91,18 +91,14 @@ def test_a_replica_that_is_killed_gives_no_wrong_score(
         again = client.score(prompts[:20], images[:20])
     assert [answer.score for answer in again] == pytest.approx(expected[:20], abs=1e-4)
 
-
-def test_told_to_stop_it_answers_what_was_asked(start: Callable[..., Running], vpscores: dict[str, Path]) -> None:
-    running = start(EndpointSettings(models={"blip": ServedModel(path=str(vpscores["blip"]), max_batch_size=4)}))
-
-    async def ask() -> list[httpx.Response]:
+    async def ask_and_stop() -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=running.url, timeout=60, headers=HEADERS) as http:
             asked = [asyncio.create_task(http.post("/v1/score", content=one(number))) for number in range(100)]
             await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
             running.process.terminate()
             return await asyncio.gather(*asked)
 
-    responses = asyncio.run(ask())
+    responses = asyncio.run(ask_and_stop())
     counts = Counter(response.status_code for response in responses)
     assert counts[200] > 0
     assert set(counts) <= {200, 503}

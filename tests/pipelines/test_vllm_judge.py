@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pyarrow.compute as pc
 import pytest
+from PIL import Image
 from processes import kill
 from rich.console import Console
 
@@ -121,6 +122,21 @@ def test_three_engines_make_one_dataset(tmp_path: Path, served: str) -> None:
     assert sorted(failed[0]) == sorted(failed[1]) == sorted(failed[2])
     assert same(of_server, of_transformers)
     assert pc.min(of_server.replies.table()["prompt_tokens"]).as_py() > 64  # the server counts
+
+
+def test_a_qwen_says_the_same_in_vllm_and_in_transformers(tmp_path: Path, tiny_qwen_vl: Path) -> None:
+    """Random weights say anything; but images of any size, and its tokens for them, come through alike."""
+    pictures = write_pictures(tmp_path / "pictures", 6)
+    Image.new("RGB", (120, 70), "red").save(pictures / "0000.png")
+    asked = {"model": str(tiny_qwen_vl), "rationale_length": 10}
+    sizes = {"mm_processor_kwargs": {"min_pixels": 56 * 56, "max_pixels": 112 * 112}}
+    engine_kwargs = {"max_model_len": MAX_MODEL_LEN, **sizes}
+    of_vllm, _ = go(pictures, tmp_path / "vllm", engine_kwargs=engine_kwargs, **asked)
+    of_transformers, _ = go(pictures, tmp_path / "transformers", engine="transformers", **asked)
+    assert [tuple(counts) for counts in of_vllm.counts().values()] == [(6, 0, 0), (6, 0, 0)]
+    assert same(of_vllm, of_transformers)
+    tokens = (folder.replies.table()["prompt_tokens"].to_pylist() for folder in (of_vllm, of_transformers))
+    assert sorted(next(tokens)) == sorted(next(tokens))
 
 
 def test_a_model_of_text_polishes_prompts(tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ class Cluster:
         self._session = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
         command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={self._session.name}"]
         ports = ["--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--dashboard-port={self.port}"]
+        # Jobs go through the node's agent, whose port is else always the same one, that of another Ray here too.
+        ports.append(f"--dashboard-agent-listen-port={free_port()}")
         with self._log.open("a") as log:
             self._head = psutil.Popen([*command, *ports], stdout=log, stderr=log, env=self._environment)
         deadline = time.monotonic() + 90

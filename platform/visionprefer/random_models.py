@@ -5,7 +5,7 @@ downloaded, and stand for real ones in tests and benchmarks, where only sizes ma
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -213,7 +213,11 @@ def clip_tokenizer() -> Any:
 
 
 def _byte_tokenizer() -> Any:
-    """Bytes, and the pieces of the rubric: any text has tokens, and the question few."""
+    return llava_tokenizer(byte_pieces(SPECIAL_TOKENS))
+
+
+def byte_pieces(special_tokens: Sequence[str]) -> Any:
+    """A Tokenizer of bytes, and of pieces of the rubric: any text has tokens, and the question few."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -221,12 +225,12 @@ def _byte_tokenizer() -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=1024,
-        special_tokens=[AddedToken(word, special=True) for word in SPECIAL_TOKENS],
+        special_tokens=[AddedToken(word, special=True) for word in special_tokens],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator([GUIDELINE], trainer)
-    return llava_tokenizer(tokenizer)
+    return tokenizer
 
 
 def llava_tokenizer(tokenizer: Any) -> Any:

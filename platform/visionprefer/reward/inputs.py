@@ -22,7 +22,7 @@ class InputSizes(BaseModel):
 
 
 class Inputs:
-    """Makes tensors of prompts and images. It knows no weights, so that it can be sent to where images are decoded."""
+    """Makes tensors of prompts and images. It knows no weights."""
 
     def __init__(self, sizes: InputSizes, tokenizer: Any) -> None:
         self.sizes = sizes

@@ -1,4 +1,4 @@
-"""Decoding needs no torch: what only decodes starts in a second."""
+"""What only decodes images, or passes them on, needs no torch, and starts in a second."""
 
 import subprocess
 import sys

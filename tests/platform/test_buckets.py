@@ -1,5 +1,6 @@
 """Models in buckets are brought to the machine that loads them, on servers of S3 and of Google Cloud Storage."""
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,6 +29,14 @@ def test_a_model_in_a_bucket_is_the_model_that_was_put_there(any_bucket: str, ti
     there, here = find_model(f"{any_bucket}/models/tiny", "diffusers"), find_model(str(tiny_sd), "diffusers")
     assert (there.digest, there.label) == (here.digest, "tiny")
     assert Path(there.location).is_dir()
+
+
+def test_a_file_that_does_not_fit_on_the_way_comes_whole(any_bucket: str) -> None:
+    """A client that asks about a file while it is sent waited for ever, where a server answers one after another."""
+    weights = os.urandom(30_000_000)
+    store = Store(f"{any_bucket}/models/large")
+    store.write("weights", weights)
+    assert (brought_here(store.root) / "weights").read_bytes() == weights
 
 
 def test_it_is_copied_once_and_again_when_it_has_changed(any_bucket: str, cache: Path) -> None:

@@ -14,8 +14,8 @@ from visionprefer.judging.transformers_engine import TransformersEngine
 from visionprefer.judging.vllm_engine import VLLMEngine
 from visionprefer.models import Model
 from visionprefer.settings import Workers
+from visionprefer.shards import Shards
 from visionprefer.statistics import paid_for
-from visionprefer.store import Shards
 from visionprefer_pipelines.resting import stream_context
 from visionprefer_pipelines.tables import Unit
 from visionprefer_pipelines.units import AskAbout, Read

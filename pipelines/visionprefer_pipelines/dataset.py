@@ -21,7 +21,7 @@ from visionprefer.judging.judge import JudgeQuestions
 from visionprefer.models import Model
 from visionprefer.recipe import Recipe
 from visionprefer.schema import IMAGES
-from visionprefer.store import Shards
+from visionprefer.shards import Shards
 from visionprefer_pipelines.answers import answered, placement, source
 from visionprefer_pipelines.tables import Work
 from visionprefer_pipelines.units import MakeImages, images_to_judge

@@ -13,7 +13,8 @@ from visionprefer.prompts import Prompts, read_prompts
 from visionprefer.prompts.polishing import PolishQuestions, polished, polisher_digest
 from visionprefer.recipe import PolishRecipe
 from visionprefer.schema import REJECTED_PROMPTS, REPLIES_TO_PROMPTS, content_id
-from visionprefer.store import Commit, Counts, Shards, Store
+from visionprefer.shards import Commit, Counts, Shards
+from visionprefer.store import Store
 from visionprefer_pipelines.out_folder import alone, teaching
 from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES, Progress
 from visionprefer_pipelines.tables import Unit
@@ -73,7 +74,7 @@ def _write_units(store: Store, prompts: pa.Table) -> list[str]:
             )
         for file in range(-(-len(units) // UNITS_PER_FILE)):
             part = units[file * UNITS_PER_FILE : (file + 1) * UNITS_PER_FILE]
-            store.write_row_groups(f"{BEFORE}/{file:05d}.parquet", part)
+            store.write_tables(f"{BEFORE}/{file:05d}.parquet", prompts.schema, part)
         store.write(MADE_FROM, json.dumps({"prompts": digest}).encode())
     elif json.loads(store.read(MADE_FROM))["prompts"] != digest:
         raise InputError(f"--out {store.root}: other prompts are polished there. Write another --out")

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from visionprefer.store import Counts
+from visionprefer.shards import Counts
 
 SECONDS_BETWEEN_LINES = 10.0
 

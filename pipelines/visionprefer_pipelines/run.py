@@ -10,18 +10,16 @@ import pyarrow as pa
 
 from visionprefer.blocksworld.boundary import is_about_blocks
 from visionprefer.blocksworld.oracle_table import oracle_table
+from visionprefer.derived import write_derived
 from visionprefer.errors import InputError
-from visionprefer.judging.between_judges import voted_preferences
-from visionprefer.judging.preferences import preferences
-from visionprefer.judging.scores import judgements
 from visionprefer.recipe import Recipe
 from visionprefer.report import write_report
 from visionprefer.run_folder import RunFolder
-from visionprefer.schema import JUDGEMENTS, content_id
+from visionprefer.schema import content_id
 from visionprefer.settings import Workers
+from visionprefer.shards import Commit
 from visionprefer.statistics import write_statistics
-from visionprefer.store import Commit, Shards, Store
-from visionprefer.training_table import write_training
+from visionprefer.store import Store
 from visionprefer_pipelines.demand import stages_of
 from visionprefer_pipelines.extras import versions
 from visionprefer_pipelines.out_folder import alone, teaching
@@ -30,7 +28,6 @@ from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES, Progress
 from visionprefer_pipelines.tables import Tables
 
 MANIFEST_SECONDS = 15.0  # between two writings of the manifest during a run
-ROWS_PER_GROUP = 2**16  # of judgements and preferences: readers decode whole row groups
 PACKAGES = ("visionprefer", "torch", "diffusers", "transformers", "ray", "pyarrow")
 
 
@@ -173,7 +170,7 @@ def _derive(recipe: Recipe, store: Store, manifest: dict[str, Any], progress: Pr
     progress.say("comparing the scores, and writing the training table")
     manifest.pop("derived", None)
     store.write_manifest(manifest)
-    files, training = _compare(recipe, folder, digest)
+    files, training = write_derived(folder, digest)
     files |= _ask_oracle(recipe, folder, progress)
     derived = {"digest": digest, "files": files, "training": training, "packages": versions(PACKAGES)}
     folder.manifest["derived"] = derived
@@ -198,30 +195,6 @@ def _check_bytes(folder: RunFolder) -> None:
                 f"--out {root}: {', '.join(damaged)} changed after it was written. Run with {name} as the judge, who "
                 "answers again, and then with this recipe"
             )
-
-
-def _compare(recipe: Recipe, folder: RunFolder, digest: str) -> tuple[dict[str, str], list[str]]:
-    """Write judgements, preferences and the training table. Returns the SHA-256 of each file, and training's files."""
-    store = folder.store
-    by_judge = [_judgements_of(folder.replies_of(judge), name) for judge, name in folder.counted_judges().items()]
-    files = {
-        "judgements.parquet": store.write_table("judgements.parquet", pa.concat_tables(by_judge), ROWS_PER_GROUP)[0]
-    }
-    by_judge = [table.drop_columns("rationale") for table in by_judge]  # the most of their bytes
-    plan = folder.plan(["image_id", "prompt_id", "prompt", "split", "candidate"])
-    if recipe.preferences.judges == "vote":
-        pairs = voted_preferences(by_judge, plan, recipe.preferences)
-    else:
-        pairs = preferences(pa.concat_tables(by_judge), plan, recipe.preferences)
-    files["preferences.parquet"] = store.write_table("preferences.parquet", pairs, ROWS_PER_GROUP)[0]
-    return files, write_training(store, pairs, folder.images, digest)
-
-
-def _judgements_of(replies: Shards, judge: str) -> pa.Table:
-    """What a judge said, under a name that no other judge has."""
-    said = pa.concat_tables([JUDGEMENTS.empty_table(), *map(judgements, replies.tables())]).combine_chunks()
-    place = said.column_names.index("judge")
-    return said.set_column(place, JUDGEMENTS.field("judge"), pa.repeat(judge, said.num_rows))
 
 
 def _ask_oracle(recipe: Recipe, folder: RunFolder, progress: Progress) -> dict[str, str]:

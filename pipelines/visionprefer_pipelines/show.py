@@ -17,10 +17,11 @@ from visionprefer.judging.scores import judgements
 from visionprefer.recipe import Recipe
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL
+from visionprefer.shards import Counts
 from visionprefer.statistics import read_statistics, spent, tables
 from visionprefer.statistics.tables import NOTHING, share
 from visionprefer.statistics.tables import Table as TextTable
-from visionprefer.store import Counts, Store
+from visionprefer.store import Store
 
 if TYPE_CHECKING:
     from visionprefer_pipelines.estimate import Estimate, Spread
@@ -202,9 +203,9 @@ def print_tables(printed: list[TextTable], console: Console) -> None:
 def summary(folder: RunFolder, console: Console, seconds: float, retry: str) -> None:
     """Print what a run made, where it is, and what can be done with it; `retry` is the command for failed rows."""
     _counts(folder, console)
-    preferences = folder.preferences()
-    ties = sum(label == 0.5 for label in preferences["label"].to_pylist())
-    console.print(f"preferences {preferences.num_rows} pairs: {preferences.num_rows - ties} choices, {ties} ties")
+    aspects = read_statistics(folder).aspects.values()
+    pairs, ties = sum(figures.pairs for figures in aspects), sum(figures.ties for figures in aspects)
+    console.print(f"preferences {pairs} pairs: {pairs - ties} choices, {ties} ties")
     _oracle(folder, console)
     root = folder.store.root
     console.print(

@@ -7,7 +7,8 @@ from visionprefer.judging import joint_requests
 from visionprefer.plan import read_plan, unit_of_block
 from visionprefer.recipe import Recipe
 from visionprefer.schema import IMAGES, REPLIES
-from visionprefer.store import Commit, Counts, Shards, Store
+from visionprefer.shards import Commit, Counts, Shards
+from visionprefer.store import Store
 
 
 class Unit(NamedTuple):

@@ -18,7 +18,7 @@ from visionprefer.judging.joint_requests import read_images
 from visionprefer.judging.judge import repeated
 from visionprefer.plan import read_block
 from visionprefer.recipe import JudgeSettings
-from visionprefer.store import Shards
+from visionprefer.shards import Shards
 from visionprefer_pipelines.measures import RowMeasures
 
 Batch = dict[str, np.ndarray]

@@ -26,7 +26,7 @@ from visionprefer.judging.asking import Questions, done_and_failed, enter
 from visionprefer.judging.engine import Reply, Request, Row, chat
 from visionprefer.judging.vllm_engine import ENVIRONMENT, described, engine_arguments, sampling
 from visionprefer.models import Model
-from visionprefer.store import Shards
+from visionprefer.shards import Shards
 from visionprefer_pipelines.demand import wanted
 from visionprefer_pipelines.measures import RowMeasures
 from visionprefer_pipelines.units import Batch, Read, named, telling_what_to_mend

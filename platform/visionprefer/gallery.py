@@ -84,8 +84,8 @@ class Gallery:
         prompt_ids = list(prompt_ids)
         wanted = pa.array(prompt_ids, pa.string())
         rationales: dict[tuple[str, str], list[str]] = defaultdict(list)
-        judgements = self._run.judgements(["prompt_id", "image_id", "scorer", "rationale"])
-        for row in judgements.filter(pc.is_in(judgements["prompt_id"], wanted)).to_pylist():
+        of_these = pc.field("prompt_id").isin(wanted)
+        for row in self._run.judgements(["image_id", "scorer", "rationale"], where=of_these).to_pylist():
             rationales[row["image_id"], row["scorer"]] += [row["rationale"]] if row["rationale"] else []
         oracle = self._run.oracle()
         assessed = [] if oracle is None else oracle.filter(pc.is_in(oracle["prompt_id"], wanted)).to_pylist()
@@ -116,11 +116,16 @@ class Gallery:
 
 def _margins(scored: Scores) -> dict[str, float | None]:
     """Best − worst overall score of each prompt."""
-    by_prompt: dict[str, list[float]] = defaultdict(list)
+    prompts = scored.images["prompt_id"].combine_chunks().dictionary_encode()
     overall_N = scored.values_NA[:, -1] if scored.aspects else np.full(scored.images.num_rows, np.nan)
-    for prompt_id, overall in zip(scored.images["prompt_id"].to_pylist(), overall_N.tolist(), strict=True):
-        by_prompt[prompt_id] += [] if np.isnan(overall) else [overall]
-    return {prompt_id: max(of) - min(of) if len(of) > 1 else None for prompt_id, of in by_prompt.items()}
+    there = ~np.isnan(overall_N)
+    prompt_S, overall_S = prompts.indices.to_numpy()[there], overall_N[there]
+    best, worst = np.full(len(prompts.dictionary), -np.inf), np.full(len(prompts.dictionary), np.inf)
+    np.maximum.at(best, prompt_S, overall_S)
+    np.minimum.at(worst, prompt_S, overall_S)
+    images = np.bincount(prompt_S, minlength=len(prompts.dictionary))
+    margins = [margin if number > 1 else None for margin, number in zip((best - worst).tolist(), images, strict=True)]
+    return dict(zip(prompts.dictionary.to_pylist(), margins, strict=True))
 
 
 def _or(value: float | None, otherwise: float) -> float:

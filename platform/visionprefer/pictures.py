@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from visionprefer.run_folder import RunFolder
-from visionprefer.store import ROWS_WITH_BYTES
+from visionprefer.shards import ROWS_WITH_BYTES
 
 
 class Pictures:

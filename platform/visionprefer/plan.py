@@ -98,8 +98,8 @@ def write_plan(store: Store, rows: pa.Table) -> int:
     ends = [*starts[1:], rows.num_rows]
     blocks = [rows.slice(start, end - start) for start, end in zip(starts, ends, strict=True)]
     for file in range(-(-len(blocks) // BLOCKS_PER_FILE)):
-        store.write_row_groups(
-            f"plan/{file:05d}.parquet", blocks[file * BLOCKS_PER_FILE : (file + 1) * BLOCKS_PER_FILE]
+        store.write_tables(
+            f"plan/{file:05d}.parquet", PLAN, blocks[file * BLOCKS_PER_FILE : (file + 1) * BLOCKS_PER_FILE]
         )
     return len(blocks)
 

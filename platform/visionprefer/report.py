@@ -113,7 +113,9 @@ def _failed_images(run: RunFolder) -> list[Failure]:
 
 def _failed_replies(run: RunFolder) -> list[Failure]:
     failed = run.replies.failed()
-    rows = failed.slice(0, MOST_FAILURES).to_pylist() if failed else []
+    if not failed:
+        return []
+    rows = failed.slice(0, MOST_FAILURES).to_pylist()
     images = run.images.table(["image_id", "prompt", "candidate"])
     asked_about = pa.array([row["image_ids"][0] for row in rows], pa.string())
     by_id = {image["image_id"]: image for image in images.filter(pc.is_in(images["image_id"], asked_about)).to_pylist()}

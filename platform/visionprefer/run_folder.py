@@ -3,13 +3,15 @@
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from visionprefer.errors import InputError
 from visionprefer.plan import read_plan
 from visionprefer.recipe import Recipe
 from visionprefer.schema import IMAGES, REPLIES
-from visionprefer.store import Commit, Counts, Shards, Store
+from visionprefer.shards import Commit, Counts, Shards
+from visionprefer.store import Store
 
 
 class RunFolder:
@@ -88,15 +90,15 @@ class RunFolder:
         """PLAN."""
         return read_plan(self.store, columns)
 
-    def judgements(self, columns: list[str] | None = None) -> pa.Table:
-        """JUDGEMENTS of a finished run."""
+    def judgements(self, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        """JUDGEMENTS of a finished run, or those of which something holds."""
         self.check_finished()
-        return self.store.read_table("judgements.parquet", columns)
+        return self.store.read_table("judgements.parquet", columns, where)
 
-    def preferences(self, columns: list[str] | None = None) -> pa.Table:
-        """PREFERENCES of a finished run."""
+    def preferences(self, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        """PREFERENCES of a finished run, or those of which something holds."""
         self.check_finished()
-        return self.store.read_table("preferences.parquet", columns)
+        return self.store.read_table("preferences.parquet", columns, where)
 
     def oracle(self) -> pa.Table | None:
         """ORACLE of a finished run; None if it used no built-in model."""

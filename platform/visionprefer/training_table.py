@@ -4,17 +4,18 @@ training and each image is encoded once.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from visionprefer.errors import InputError
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import OVERALL, TRAINING
-from visionprefer.store import ROWS_WITH_BYTES, Shards, Store
+from visionprefer.shards import ROWS_WITH_BYTES, Shards
+from visionprefer.store import Store
 
 ROWS_PER_GROUP = 4  # prompts a row group: readers fetch few bytes to show one
 _NO_DIFFERENCE = 1e-9  # of weighted means that are equal but for rounding
@@ -36,20 +37,17 @@ def row_groups(table: pa.Table) -> Iterator[pa.Table]:
         yield table.slice(start, ROWS_PER_GROUP)
 
 
-def write_training(
-    store: Store, preferences: pa.Table, images: Shards, digest: str, images_per_file: int = 512
-) -> list[str]:
-    """Write the training table of a run, and delete the files of the one before.
+def write_training(store: Store, images: Shards, digest: str, images_per_file: int = 512) -> list[str]:
+    """Write the training table of a run from its preferences.parquet, and delete the files of the table before.
 
     A prompt's images are all that its preferences compare; its pairs are those that are no tie. A prompt without such a
     pair is left out. In memory are the images of one file, and at most HELD more: images lie in the order of their
     prompts within all that share a model and guidance, so that few wait and each row group is read once.
 
-    Columns in: PREFERENCES, the rows of a prompt side by side. Columns out: TRAINING, in the order of prompts.parquet.
+    Columns out: TRAINING, in the order of the preferences, where the rows of a prompt lie side by side.
 
     Args:
-        store: the run's; its prompts.parquet gives the order.
-        preferences: of the images that are done.
+        store: the run's.
         images: where their bytes lie.
         digest: of everything that the table is made of; the files bear it.
         images_per_file: a file with so many images takes no more prompts.
@@ -57,10 +55,9 @@ def write_training(
     Returns:
         Names of the files, such as training/DIGEST-00000.parquet; none if no prompt has a pair.
     """
-    order = store.read_table("prompts.parquet", ["prompt_id"])["prompt_id"]
-    reader = _Images(images, preferences)
+    reader = _Images(images, _compared(store))
     written = []
-    for number, rows in enumerate(_files(_rows(preferences, order), images_per_file)):
+    for number, rows in enumerate(_files(_rows(store), images_per_file)):
         # An Arrow array of its own for each prompt: those of many would pass the 2 GiB that an array of bytes can hold.
         prompts = [
             pa.Table.from_pylist([row | {"images": reader.take(row["image_ids"])}], schema=TRAINING) for row in rows
@@ -73,14 +70,24 @@ def write_training(
     return written
 
 
-def _rows(preferences: pa.Table, order: pa.ChunkedArray) -> Iterator[Row]:
+def _compared(store: Store) -> np.ndarray:
+    """The ids of all images that some preference compares, sorted."""
+    batches = store.batches("preferences.parquet", ["image_id_0", "image_id_1"])
+    found = [_ids(column.unique()) for batch in batches for column in batch.columns]
+    return np.unique(np.concatenate([_ids(pa.array([], pa.string())), *found]))
+
+
+def _ids(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Ids as bytes, which take a third of the memory of text."""
+    return np.array(column.to_pylist(), dtype=bytes)
+
+
+def _rows(store: Store) -> Iterator[Row]:
     """Rows of TRAINING, but for the images."""
-    prompts = preferences["prompt_id"].dictionary_encode().combine_chunks()
-    begins = np.flatnonzero(np.diff(prompts.indices.to_numpy(), prepend=-1)).tolist()
-    slices = list(pairwise([*begins, len(prompts)]))
-    for place in np.argsort(pc.index_in(prompts.dictionary, order).to_numpy()):
-        begin, end = slices[place]
-        rows = preferences.slice(begin, end - begin).to_pylist()
+    columns = ["prompt_id", "prompt", "split", "image_id_0", "image_id_1", "aspect", "label", "margin"]
+    preferences = (row for batch in store.batches("preferences.parquet", columns) for row in batch.to_pylist())
+    for _, of_prompt in groupby(preferences, key=itemgetter("prompt_id")):
+        rows = list(of_prompt)
         image_ids = list(dict.fromkeys(row[name] for row in rows for name in ("image_id_0", "image_id_1")))
         pairs = [_pair(row, image_ids) for row in rows if row["label"] != 0.5]
         if pairs:
@@ -146,29 +153,39 @@ def _files(rows: Iterable[Row], images_per_file: int) -> Iterator[list[Row]]:
 class _Images:
     """Images by id, each taken once, read a row group at a time."""
 
-    def __init__(self, shards: Shards, preferences: pa.Table) -> None:
+    def __init__(self, shards: Shards, wanted_N: np.ndarray) -> None:
         self._shards = shards
-        self._places: dict[str, tuple[str, int]] = {}  # shard and row group of images still to be taken
+        self._names = [shard for shard in sorted(shards.commits) if shards.commits[shard].done]
+        self._wanted_N = np.append(wanted_N, b"\xff")  # ids, sorted, and an end that is no id
+        self._is_left_N = np.zeros(len(self._wanted_N), dtype=bool)  # still to be taken
+        self._shard_N, self._group_N = (np.empty(len(self._wanted_N), dtype=np.int32) for _ in range(2))
         self._held: dict[str, Row] = {}
-        compared = {image for name in ("image_id_0", "image_id_1") for image in preferences[name].unique().to_pylist()}
-        names = [shard for shard in sorted(shards.commits) if shards.commits[shard].done]
-        for name, shard in zip(names, shards.tables(["image_id"]), strict=True):
-            for row, image_id in enumerate(shard["image_id"].to_pylist()):
-                if image_id in compared:
-                    self._places[image_id] = (name, row // ROWS_WITH_BYTES)
+        for number, shard in enumerate(shards.tables(["image_id"])):
+            place_R, is_wanted_R = self._places(_ids(shard["image_id"]))
+            place = place_R[is_wanted_R]
+            self._is_left_N[place] = True
+            self._shard_N[place] = number
+            self._group_N[place] = np.flatnonzero(is_wanted_R) // ROWS_WITH_BYTES
 
     def take(self, image_ids: list[str]) -> list[Row]:
         """Bytes and path of each image."""
         while len(self._held) > HELD:
             del self._held[next(iter(self._held))]  # the one held longest; it is read again when it is wanted
-        for image_id in image_ids:
+        places, _ = self._places(np.array(image_ids, dtype=bytes))
+        for image_id, place in zip(image_ids, places, strict=True):
             if image_id not in self._held:
-                self._read(*self._places[image_id])
-            del self._places[image_id]
+                self._read(self._names[self._shard_N[place]], int(self._group_N[place]))
+        self._is_left_N[places] = False
         return [self._held.pop(image_id) for image_id in image_ids]
 
     def _read(self, shard: str, group: int) -> None:
         table = self._shards.store.read_row_group(f"{self._shards.folder}/{shard}.parquet", group)
-        for image_id, image in zip(table["image_id"].to_pylist(), table["image"].to_pylist(), strict=True):
-            if image_id in self._places:
-                self._held[image_id] = image
+        place_R, is_wanted_R = self._places(_ids(table["image_id"]))
+        is_wanted_R &= self._is_left_N[place_R]
+        held = table.select(["image_id", "image"]).filter(pa.array(is_wanted_R))
+        self._held |= {row["image_id"]: row["image"] for row in held.to_pylist()}
+
+    def _places(self, ids_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where each id is among those that are wanted, and whether it is there."""
+        place_R = np.searchsorted(self._wanted_N, ids_R)
+        return place_R, self._wanted_N[place_R] == ids_R

@@ -67,7 +67,7 @@ def chain(recipe_path: str, out: str) -> dict[str, float]:
     from rich.console import Console
 
     from visionprefer.recipe_file import load_recipe
-    from visionprefer.store import Counts
+    from visionprefer.shards import Counts
     from visionprefer_pipelines.progress import Progress
     from visionprefer_pipelines.run import run
 

@@ -124,7 +124,7 @@ def go(recipe: Recipe, out: Path) -> Seen:
     """Run it."""
     from rich.console import Console
 
-    from visionprefer.store import Counts
+    from visionprefer.shards import Counts
     from visionprefer_pipelines.progress import Progress
     from visionprefer_pipelines.run import run
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from visionprefer.run_folder import RunFolder
-from visionprefer.store import Shards, Store
+from visionprefer.shards import Shards
+from visionprefer.store import Store
 
 LOOK = 0.05  # seconds between two looks at what is written
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from run_by_hand import with_oracle
 
 from visionprefer.run_folder import RunFolder
-from visionprefer.store import Counts
+from visionprefer.shards import Counts
 from visionprefer_pipelines import cli
 from visionprefer_pipelines.progress import Progress
 

@@ -14,7 +14,7 @@ from visionprefer import random_models
 from visionprefer.errors import InputError
 from visionprefer.prompts import read_prompts
 from visionprefer.recipe import PolishRecipe, PromptSettings
-from visionprefer.store import Counts
+from visionprefer.shards import Counts
 from visionprefer_pipelines import polish as module
 from visionprefer_pipelines.polish import polish
 from visionprefer_pipelines.progress import Progress

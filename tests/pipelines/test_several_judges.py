@@ -11,7 +11,8 @@ from run_by_hand import JUDGE, RECIPE, SCORES, answer, build_run, table
 from visionprefer.recipe import Recipe
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import REPLIES
-from visionprefer.store import Shards, Store
+from visionprefer.shards import Shards
+from visionprefer.store import Store
 from visionprefer_pipelines import cli
 from visionprefer_pipelines.progress import Progress
 from visionprefer_pipelines.run import _derive

@@ -11,7 +11,8 @@ import pytest
 
 from visionprefer.errors import InputError
 from visionprefer.schema import FAILED_IMAGES, IMAGES
-from visionprefer.store import Shards, Store
+from visionprefer.shards import Shards
+from visionprefer.store import Store
 from visionprefer_pipelines import units
 
 NOTHING = (IMAGES.empty_table(), FAILED_IMAGES.empty_table())

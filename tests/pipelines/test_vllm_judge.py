@@ -29,8 +29,8 @@ from visionprefer.errors import InputError
 from visionprefer.models import BUILTIN_MODELS
 from visionprefer.recipe import PolishRecipe, Recipe
 from visionprefer.run_folder import RunFolder
+from visionprefer.shards import Counts
 from visionprefer.statistics import statistics
-from visionprefer.store import Counts
 from visionprefer_pipelines.commands import free_port
 from visionprefer_pipelines.estimate import estimate
 from visionprefer_pipelines.polish import polish

@@ -9,7 +9,8 @@ import pytest
 from visionprefer.buckets import brought_here
 from visionprefer.errors import InputError
 from visionprefer.models import find_model
-from visionprefer.store import Shards, Store
+from visionprefer.shards import Shards
+from visionprefer.store import Store
 
 ONE = pa.schema([("x", pa.int64())])
 

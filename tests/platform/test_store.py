@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visionprefer.errors import InputError
-from visionprefer.store import Counts, Shards, Store
+from visionprefer.shards import Counts, Shards
+from visionprefer.store import Store
 
 SCHEMA = pa.schema([("id", pa.string())])
 
@@ -206,7 +207,7 @@ def test_planned_is_always_done_and_failed_and_pending(generations: list[tuple[i
     """Whatever the order in which generations are seen, rows failed before are counted once."""
     made = Shards.__new__(Shards)
     made.commits = {}
-    from visionprefer.store import Commit
+    from visionprefer.shards import Commit
 
     planned = sum(generations[0]) + 5
     left = planned

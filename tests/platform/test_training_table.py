@@ -14,7 +14,8 @@ from visionprefer import training_table
 from visionprefer.errors import InputError
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import IMAGES, PREFERENCES, PROMPTS, TRAINING
-from visionprefer.store import Shards, Store
+from visionprefer.shards import Shards
+from visionprefer.store import Store
 from visionprefer.training_table import check_weights, reweighted, write_training
 
 PROMPT_COUNT = 60
@@ -73,9 +74,15 @@ def preferred(*rows: tuple[str, str, str, str, float]) -> pa.Table:
 
 
 def all_preferred() -> pa.Table:
-    """Of each prompt images 0 to 3, each better than the next, in the order of prompt ids."""
-    ids = sorted(prompt_id(p) for p in range(PROMPT_COUNT))
+    """Of each prompt images 0 to 3, each better than the next, in the order of prompts.parquet."""
+    ids = [prompt_id(p) for p in range(PROMPT_COUNT)]
     return preferred(*[(p, f"{p}-{c}", f"{p}-{c + 1}", "aesthetic", 1) for p in ids for c in range(CANDIDATES - 1)])
+
+
+def written(store: Store, preferences: pa.Table, images: Shards, digest: str = "d", **settings: int) -> list[str]:
+    """The training table's files, of these preferences."""
+    store.write_table("preferences.parquet", preferences)
+    return write_training(store, images, digest, **settings)
 
 
 def rows_of(store: Store, names: list[str]) -> list[dict[str, Any]]:
@@ -89,7 +96,7 @@ def test_pairs_point_to_chosen_and_rejected_and_ties_are_left_out(store: Store, 
         ("p07", "p07-1", "p07-2", "fidelity", 0.5),
         ("p14", "p14-0", "p14-1", "aesthetic", 0.5),
     )
-    [file] = write_training(store, preferences, images, "d")
+    [file] = written(store, preferences, images)
     schema = store.read_table(file).schema
     assert (schema.names, schema.metadata) == (TRAINING.names, TRAINING.metadata)
     [row] = rows_of(store, [file])
@@ -104,7 +111,7 @@ def test_pairs_point_to_chosen_and_rejected_and_ties_are_left_out(store: Store, 
 
 
 def test_every_image_is_there_once_with_the_bytes_of_its_shard(store: Store, images: Shards) -> None:
-    files = write_training(store, all_preferred(), images, "d", images_per_file=50)
+    files = written(store, all_preferred(), images, images_per_file=50)
     rows = rows_of(store, files)
     assert [row["prompt_id"] for row in rows] == [prompt_id(p) for p in range(PROMPT_COUNT)]
     image_ids = [image_id for row in rows for image_id in row["image_ids"]]
@@ -113,7 +120,7 @@ def test_every_image_is_there_once_with_the_bytes_of_its_shard(store: Store, ima
 
 
 def test_files_are_closed_when_they_are_full(store: Store, images: Shards) -> None:
-    files = write_training(store, all_preferred(), images, "d", images_per_file=50)
+    files = written(store, all_preferred(), images, images_per_file=50)
     assert files == [f"training/d-{number:05}.parquet" for number in range(5)]
     assert [store.footer(file)[0] for file in files] == [13, 13, 13, 13, 8]  # 13 prompts are 52 images
     with pq.ParquetFile(f"{store.root}/{files[0]}") as file:
@@ -135,33 +142,33 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
 
 
 def test_each_row_group_is_read_once(store: Store, images: Shards, read: list[tuple[str, int]]) -> None:
-    write_training(store, all_preferred(), images, "d", images_per_file=4)
+    written(store, all_preferred(), images, images_per_file=4)
     assert len(read) == len(set(read)) == 2 * 12  # 12 shards of 20 rows, 16 a row group
 
 
 def test_few_held_images_give_the_same_table(
     store: Store, images: Shards, read: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = rows_of(store, write_training(store, all_preferred(), images, "d"))
+    expected = rows_of(store, written(store, all_preferred(), images))
     read.clear()
     monkeypatch.setattr(training_table, "HELD", 8)
-    assert rows_of(store, write_training(store, all_preferred(), images, "d")) == expected
+    assert rows_of(store, written(store, all_preferred(), images)) == expected
     assert len(read) > len(set(read))  # what was let go was read again
 
 
 def test_images_of_a_later_generation_are_found(store: Store, images: Shards) -> None:
     late = filled([{"image_id": "late", "prompt_id": "p07", "image": {"bytes": png(9999), "path": "late.png"}}], IMAGES)
     images.add(images.write("000000", 1, late, IMAGES.empty_table()))
-    [row] = rows_of(store, write_training(store, preferred(("p07", "p07-3", "late", "aesthetic", 0)), images, "d"))
+    [row] = rows_of(store, written(store, preferred(("p07", "p07-3", "late", "aesthetic", 0)), images))
     assert [image["bytes"] for image in row["images"]] == [BYTES["p07-3"], png(9999)]
 
 
 def test_the_same_table_is_the_same_bytes_and_another_replaces_it(store: Store, images: Shards) -> None:
-    first = write_training(store, all_preferred(), images, "old", images_per_file=50)
+    first = written(store, all_preferred(), images, "old", images_per_file=50)
     before = [store.read(file) for file in first]
-    assert write_training(store, all_preferred(), images, "old", images_per_file=50) == first
+    assert written(store, all_preferred(), images, "old", images_per_file=50) == first
     assert [store.read(file) for file in first] == before
-    second = write_training(store, all_preferred(), images, "new", images_per_file=200)
+    second = written(store, all_preferred(), images, "new", images_per_file=200)
     assert [f"training/{file}" for file in store.sizes("training")] == second
     assert len(second) == 2
 
@@ -169,21 +176,21 @@ def test_the_same_table_is_the_same_bytes_and_another_replaces_it(store: Store, 
 def test_the_old_table_stays_until_the_new_one_is_whole(
     store: Store, images: Shards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = write_training(store, all_preferred(), images, "old")
+    old = written(store, all_preferred(), images, "old")
 
     def disk_full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Store, "write_table", disk_full)
     with pytest.raises(OSError, match="No space left"):
-        write_training(store, all_preferred(), images, "new")
+        write_training(store, images, "new")
     assert [f"training/{file}" for file in store.sizes("training")] == old
 
 
 def test_no_choice_is_no_file(store: Store, images: Shards) -> None:
-    write_training(store, all_preferred(), images, "old")
-    assert write_training(store, PREFERENCES.empty_table(), images, "new") == []
-    assert write_training(store, preferred(("p07", "p07-0", "p07-1", "fidelity", 0.5)), images, "new") == []
+    written(store, all_preferred(), images, "old")
+    assert written(store, PREFERENCES.empty_table(), images, "new") == []
+    assert written(store, preferred(("p07", "p07-0", "p07-1", "fidelity", 0.5)), images, "new") == []
     assert store.sizes("training") == {}
 
 
@@ -192,7 +199,7 @@ def test_datasets_reads_it_back_with_decoded_images(
 ) -> None:
     from datasets import load_dataset
 
-    files = write_training(store, all_preferred(), images, "d", images_per_file=100)
+    files = written(store, all_preferred(), images, images_per_file=100)
     assert len(files) == 3
     paths = [f"{store.root}/{file}" for file in files]
     dataset = load_dataset("parquet", data_files=paths, split="train", cache_dir=str(tmp_path / "cache"))

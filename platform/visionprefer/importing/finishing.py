@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from visionprefer.errors import InputError
 from visionprefer.importing.taking import Taken
+from visionprefer.judging.preferences import in_order
 from visionprefer.plan import write_plan
 from visionprefer.recipe import Recipe
 from visionprefer.schema import (
@@ -23,7 +24,8 @@ from visionprefer.schema import (
     REJECTED_PROMPTS,
     content_id,
 )
-from visionprefer.store import FORMAT, Commit, Shards, Store
+from visionprefer.shards import Commit, Shards
+from visionprefer.store import FORMAT, Store
 from visionprefer.training_table import write_training
 
 WORK = "importing"  # folder of an import that is not finished
@@ -87,11 +89,12 @@ def finish(
     store.write_table("rejected_prompts.parquet", REJECTED_PROMPTS.empty_table())
     planned = {"rows": plan.num_rows, "blocks": write_plan(store, plan), "made_from": {"import": made_from}}
     planned["digest"] = content_id("plan", plan["image_id"].to_pylist())
+    pairs = in_order(pairs, prompts["prompt_id"])
     tables = {"judgements": judgements, "preferences": pairs, "rejected_rows": rejected}
     files = {f"{name}.parquet": store.write_table(f"{name}.parquet", table)[0] for name, table in tables.items()}
     commits = [list(images.commits[name]) for name in sorted(images.commits)]
     digest = content_id("imported", made_from, commits)
-    derived = {"digest": digest, "files": files, "training": write_training(store, pairs, images, digest)}
+    derived = {"digest": digest, "files": files, "training": write_training(store, images, digest)}
     counts = {
         "kept": rows - rejected.num_rows,
         "rejected": rejected.num_rows,

@@ -20,7 +20,8 @@ from visionprefer.importing.finishing import WORK, clear_work, finish, units_don
 from visionprefer.importing.source import chosen_splits, files_with_rows, find_folder
 from visionprefer.importing.taking import Taker
 from visionprefer.schema import FAILED_IMAGES, IMAGES, content_id
-from visionprefer.store import Shards, Store
+from visionprefer.shards import Shards
+from visionprefer.store import Store
 
 LAYOUTS = {"imagerewarddb": imagerewarddb, "hpdv2": hpdv2, "pickapic": pickapic}
 MADE_FROM = f"{WORK}/made_from.json"

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from visionprefer.schema import content_id, uniform
-from visionprefer.store import Shards, Store
+from visionprefer.shards import Shards
+from visionprefer.store import Store
 
 PROMPTS_PER_UNIT = 8
 UNITS_PER_FILE = 64

@@ -3,17 +3,14 @@
 Shapes: N images, P pairs.
 """
 
-from itertools import pairwise
-
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from visionprefer.judging.opinions import contradicted
 from visionprefer.judging.scores import DECIMALS, Scores, scores
 from visionprefer.recipe import PreferenceSettings
 from visionprefer.schema import PREFERENCES
-
-PROMPTS_AT_ONCE = 8192  # compared together; the memory beyond the tables themselves is theirs
 
 
 def preferences(judgements: pa.Table, plan: pa.Table, settings: PreferenceSettings) -> pa.Table:
@@ -37,19 +34,15 @@ def preferences(judgements: pa.Table, plan: pa.Table, settings: PreferenceSettin
     """
     plan = plan.select(["image_id", "prompt_id", "prompt", "split", "candidate"])
     scored = scores(judgements, plan, settings.weights)
-    prompt_N = scored.images["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    bounds = [*_begins(prompt_N)[::PROMPTS_AT_ONCE].tolist(), len(prompt_N)]
-    parts = [
-        _compared(
-            Scores(scored.images.slice(begin, end - begin), scored.aspects, scored.values_NA[begin:end]),
-            prompt_N[begin:end],
-            settings,
-        )
-        for begin, end in pairwise(bounds)
-        if scored.aspects
-    ]
-    pairs = pa.concat_tables([PREFERENCES.empty_table(), *parts])
+    if not scored.aspects:
+        return PREFERENCES.empty_table()
+    pairs = _compared(scored, settings)
     return labelled(pairs, np.where(contradicted(judgements, plan, pairs, settings), 0.5, pairs["label"].to_numpy()))
+
+
+def in_order(pairs: pa.Table, prompt_ids: pa.ChunkedArray) -> pa.Table:
+    """PREFERENCES with the prompts in another order, in which each of them is."""
+    return pairs.take(np.argsort(pc.index_in(pairs["prompt_id"], prompt_ids).to_numpy(), kind="stable"))
 
 
 def labelled(pairs: pa.Table, label_P: np.ndarray) -> pa.Table:
@@ -58,7 +51,8 @@ def labelled(pairs: pa.Table, label_P: np.ndarray) -> pa.Table:
     return pairs.set_column(place, pairs.schema.field("label"), pa.array(label_P, pa.float64()))
 
 
-def _compared(scored: Scores, prompt_N: np.ndarray, settings: PreferenceSettings) -> pa.Table:
+def _compared(scored: Scores, settings: PreferenceSettings) -> pa.Table:
+    prompt_N = scored.images["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     pairs = {"all": _all_pairs, "best_worst": _best_worst}[settings.pairs]
     by_aspect = [pairs(prompt_N, score_N) for score_N in scored.values_NA.T]
     aspect_P = np.repeat(np.arange(len(by_aspect)), [len(image_0) for image_0, _ in by_aspect])

@@ -2,7 +2,8 @@
 
 import pyarrow as pa
 
-from visionprefer.store import ROWS_WITH_BYTES, Store
+from visionprefer.shards import ROWS_WITH_BYTES
+from visionprefer.store import Store
 
 PART_BYTES = 64 << 20  # of Arrow data; about as many on disk where most of them are images
 

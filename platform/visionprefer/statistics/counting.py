@@ -17,6 +17,7 @@ from visionprefer.judging.consistency import positions, self_consistency
 from visionprefer.judging.scores import SCORED, Scores, scores
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import JUDGEMENTS, OVERALL
+from visionprefer.shards import Counts, Shards
 from visionprefer.statistics.figures import (
     AspectFigures,
     PromptFigures,
@@ -26,9 +27,9 @@ from visionprefer.statistics.figures import (
     Statistics,
 )
 from visionprefer.statistics.win_rates import win_rates
-from visionprefer.store import Counts, Shards
 
 FILE = "statistics.json"  # of a finished run
+PAIR = ["prompt_id", "image_id_0", "image_id_1", "label"]  # of PREFERENCES, where it is known by which aspect
 DRAWN = ("model", "guidance_scale", "num_inference_steps")  # what images of a prompt differ in
 BIN = 0.5  # points of score
 LONGEST_REASON = 160  # characters
@@ -61,29 +62,23 @@ def statistics(run: RunFolder) -> Statistics:
     Raises:
         InputError: if the run is not finished.
     """
-    preferences = run.preferences(["prompt_id", "image_id_0", "image_id_1", "aspect", "label"])
     prompts = run.prompts()
     images = run.images.table(["image_id", "prompt_id", "prompt", "split", "candidate", *DRAWN])
-    again = _asked_again(run, images, preferences)
     judgements, oracle, weights = run.judgements(SCORED), run.oracle(), run.recipe.preferences.weights
     scored = scores(judgements, images, weights)
-    overall = preferences.filter(pc.field("aspect") == OVERALL)
+    aspects, without_choice = _aspects(run, scored, prompts.num_rows)
+    overall = run.preferences(PAIR, where=pc.field("aspect") == OVERALL)
     counts = run.counts()
     return Statistics(
         name=run.recipe.name,
         prompts=_prompts(prompts, run.rejected_prompts(), run.manifest["prompts"]["not_sampled"]),
         images=RowFigures(**_rows(run.images, counts["images"])),
         replies=ReplyFigures(**_rows(run.replies, counts["replies"]), **spent(run.replies)),
-        aspects={
-            aspect: _aspect(
-                score_N[~np.isnan(score_N)], preferences.filter(pc.field("aspect") == aspect), prompts.num_rows
-            )
-            for aspect, score_N in zip(scored.aspects, scored.values_NA.T, strict=True)
-        },
+        aspects=aspects,
         sources=_sources(scored),
         win_rates={column: win_rates(overall, images, column) for column in DRAWN},
-        prompts_without_choice=prompts.num_rows - _with_choice(preferences),
-        **again,
+        prompts_without_choice=without_choice,
+        **_asked_again(run, images),
         oracle=agreement(judgements, oracle, images, weights) if oracle is not None else None,
     )
 
@@ -98,12 +93,18 @@ def _prompts(prompts: pa.Table, rejected: pa.Table, not_sampled: int) -> PromptF
     )
 
 
-def _asked_again(run: RunFolder, images: pa.Table, preferences: pa.Table) -> dict[str, Any]:
-    """How far the judge of the recipe agrees with itself, and what it gives to places."""
+def _asked_again(run: RunFolder, images: pa.Table) -> dict[str, Any]:
+    """How far the judge of the recipe agrees with itself, and what it gives to places; nothing where it was asked about
+    each image by itself, and once.
+    """
+    own = pc.field("judge") == run.counted_judges()[run.manifest["judge"]]
+    asked = run.judgements(["repeat", "rank"], where=own)
+    if not pc.max(asked["repeat"]).as_py() and asked["rank"].null_count == asked.num_rows:
+        return {"self_consistency": [], "positions": []}
     names = [name for name in JUDGEMENTS.names if name != "rationale"]  # the most of their bytes
-    own = run.judgements(names).filter(pc.field("judge") == run.counted_judges()[run.manifest["judge"]])
-    consistency = self_consistency(own, images, preferences, run.recipe.preferences)
-    return {"self_consistency": consistency, "positions": positions(own)}
+    judgements, preferences = run.judgements(names, where=own), run.preferences([*PAIR, "aspect"])
+    consistency = self_consistency(judgements, images, preferences, run.recipe.preferences)
+    return {"self_consistency": consistency, "positions": positions(judgements)}
 
 
 def _rows(shards: Shards, counts: Counts) -> dict[str, Any]:
@@ -137,9 +138,20 @@ def paid_for(replies: Shards) -> float:
     return total
 
 
-def _aspect(score_N: np.ndarray, preferences: pa.Table, prompts: int) -> AspectFigures:
-    pairs = preferences.num_rows
-    ties = pc.sum(pc.equal(preferences["label"], 0.5), min_count=0).as_py()
+def _aspects(run: RunFolder, scored: Scores, prompts: int) -> tuple[dict[str, AspectFigures], int]:
+    """The figures of each aspect, and how many of so many prompts have a choice in none."""
+    found, chosen = {}, pa.array([], pa.string())
+    for aspect, score_N in zip(scored.aspects, scored.values_NA.T, strict=True):
+        pairs = run.preferences(["prompt_id", "label"], where=pc.field("aspect") == aspect)
+        with_choice = pairs["prompt_id"].filter(pc.not_equal(pairs["label"], 0.5)).unique()
+        chosen = pa.chunked_array([chosen, with_choice]).unique()
+        found[aspect] = _aspect(score_N[~np.isnan(score_N)], pairs["label"], prompts - len(with_choice))
+    return found, prompts - len(chosen)
+
+
+def _aspect(score_N: np.ndarray, label_P: pa.ChunkedArray, without_choice: int) -> AspectFigures:
+    pairs = len(label_P)
+    ties = pc.sum(pc.equal(label_P, 0.5), min_count=0).as_py()
     bins, images = np.unique(np.floor(score_N / BIN) * BIN, return_counts=True)
     return AspectFigures(
         images=len(score_N),
@@ -150,27 +162,22 @@ def _aspect(score_N: np.ndarray, preferences: pa.Table, prompts: int) -> AspectF
         choices=pairs - ties,
         ties=ties,
         tie_rate=ties / pairs if pairs else None,
-        prompts_without_choice=prompts - _with_choice(preferences),
+        prompts_without_choice=without_choice,
     )
 
 
 def _sources(scored: Scores) -> list[SourceFigures]:
-    model_N = np.array(scored.images["model"].to_pylist(), dtype=object)
+    model_N = scored.images["model"].combine_chunks().dictionary_encode(null_encoding="encode")
     figures = []
-    for model, images in Counter(model_N.tolist()).most_common():
-        values_NA = scored.values_NA[model_N == model]
+    for code, images in Counter(model_N.indices.to_numpy().tolist()).most_common():
+        values_NA = scored.values_NA[model_N.indices.to_numpy() == code]
         means = {
             aspect: _mean(score_N[~np.isnan(score_N)])
             for aspect, score_N in zip(scored.aspects, values_NA.T, strict=True)
         }
+        model = model_N.dictionary[code].as_py()
         figures.append(SourceFigures(model=model, images=images, share=images / len(model_N), means=means))
     return figures
-
-
-def _with_choice(preferences: pa.Table) -> int:
-    """Prompts that have a pair which is no tie."""
-    chosen = pc.not_equal(preferences["label"], 0.5)
-    return int(pc.count_distinct(preferences["prompt_id"].filter(chosen)).as_py())
 
 
 def _mean(score_N: np.ndarray) -> float | None:

@@ -19,7 +19,8 @@ from visionprefer.reward.recipe import RewardRecipe
 from visionprefer.reward.steps import groups_of, prepared, serves
 from visionprefer.reward.vpscore import VPScore
 from visionprefer.run_folder import RunFolder
-from visionprefer.store import Counts, Store
+from visionprefer.shards import Counts
+from visionprefer.store import Store
 from visionprefer_pipelines.show import show
 
 MANY = [pair(f"prompt {n // 5}", f"x{n}", f"y{n // 2}", (1.0, 0.0, 0.5)[n % 3]) for n in range(200)]

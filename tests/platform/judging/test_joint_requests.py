@@ -9,7 +9,8 @@ import pytest
 from visionprefer.judging import joint_requests
 from visionprefer.judging.joint_requests import plan_requests, read_images, sizes, write_requests
 from visionprefer.schema import FAILED_IMAGES, IMAGES, PLAN
-from visionprefer.store import Shards, Store
+from visionprefer.shards import Shards
+from visionprefer.store import Store
 
 PROMPTS, EACH = 40, 4
 

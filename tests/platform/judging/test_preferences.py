@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from visionprefer.errors import InputError
-from visionprefer.judging import preferences as module
-from visionprefer.judging.preferences import preferences
+from visionprefer.judging.preferences import in_order, preferences
 from visionprefer.judging.rubric import UnusableReply
 from visionprefer.judging.scores import SCORED, judgements, scores
 from visionprefer.recipe import PreferenceSettings
@@ -328,8 +328,9 @@ def test_best_worst_has_the_largest_margin_of_all_pairs(prompts: list[list[float
     assert largest("best_worst") == largest("all")
 
 
-def test_prompts_compared_in_parts_are_those_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    prompts = named([[1, 2, 3], [4], [], [None, 2], [5, 5], [2, 1]])
-    at_once = compared(prompts, weights=ONE)
-    monkeypatch.setattr(module, "PROMPTS_AT_ONCE", 2)
-    assert compared(prompts, weights=ONE) == at_once
+def test_prompts_are_put_in_another_order_and_what_is_of_one_stays_in_its_own() -> None:
+    prompts = named([[1, 2, 3], [5, 5], [2, 1]])
+    pairs = preferences(judgements_of(prompts), plan_of(prompts), PreferenceSettings(weights=ONE))
+    order = [*reversed(prompts), "one without a pair"]
+    by_prompt = [pairs.filter(pc.equal(pairs["prompt_id"], prompt)) for prompt in order]
+    assert in_order(pairs, pa.chunked_array([order])) == pa.concat_tables(by_prompt)

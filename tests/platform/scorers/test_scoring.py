@@ -14,7 +14,7 @@ from visionprefer.schema import IMAGES, JUDGEMENTS
 from visionprefer.scorers import scoring
 from visionprefer.scorers.clip import load_clip
 from visionprefer.scorers.scoring import Written, file_of, write_scores
-from visionprefer.store import Commit
+from visionprefer.shards import Commit
 
 
 class Redness:

@@ -27,7 +27,7 @@ class RowMeasures:
         self._cost = Counter("visionprefer_cost", "Money, in the currency of the recipe's price.", ("stage",))
 
     def count(self, done: int, failed: int, seconds: float | None = None) -> None:
-        """Count rows, which took so many seconds together; None: nobody can say, as engines mix units."""
+        """Count rows, which took so many seconds together; None: nobody can say."""
         for status, rows in (("done", done), ("failed", failed)):
             if rows:
                 self._rows.inc(rows, self._stage | {"status": status})

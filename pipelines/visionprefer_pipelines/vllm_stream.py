@@ -10,6 +10,7 @@ stream: the first pass commits it as failed, so that nothing that was paid for i
 import json
 import os
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -129,6 +130,7 @@ class CommitReplies:
         self.most_tokens = most_tokens
         self.measures = RowMeasures("replies")
         self.arrived: dict[tuple[str, int], dict[str, Row]] = defaultdict(dict)  # by request, whatever comes twice
+        self.committed: float | None = None  # when shards last were
 
     def __call__(self, batch: pa.Table) -> Batch:
         """Take up answers. Columns in: COLUMNS. Columns out: the names of shards that are complete."""
@@ -139,8 +141,21 @@ class CommitReplies:
             self.arrived[place][row["request_id"]] = row
             if len(self.arrived[place]) == answer["rows"]:
                 complete.append((*place, list(self.arrived.pop(place).values())))
+        seconds = self._seconds_of_a_row(sum(len(rows) for *_, rows in complete))
         with telling_what_to_mend(self.log):
-            return named([_commit(self.questions, self.replies, self.log, self.measures, *shard) for shard in complete])
+            return named(
+                [_commit(self.questions, self.replies, self.log, self.measures, *shard, seconds) for shard in complete]
+            )
+
+    def _seconds_of_a_row(self, rows: int) -> float | None:
+        """The share of so many rows in the time since others were committed, by all engines; None: these are the
+        first.
+        """
+        if not rows:
+            return None
+        now, before = time.monotonic(), self.committed
+        self.committed = now
+        return None if before is None else (now - before) / rows
 
 
 def _commit(
@@ -151,13 +166,14 @@ def _commit(
     unit: str,
     generation: int,
     rows: list[Row],
+    seconds_of_a_row: float | None = None,
 ) -> str:
     """Commit a shard's rows, unless they are there already. Returns its name."""
     commit = replies.written(unit, generation)
     if commit is None:
         done, failed = done_and_failed(rows, questions.schema)
         commit = replies.write(unit, generation, done, failed)
-        measures.add(done, failed)
+        measures.add(done, failed, seconds_of_a_row and seconds_of_a_row * len(rows))
     ray.get(log.add.remote(replies.folder, tuple(commit)))
     return commit.shard
 

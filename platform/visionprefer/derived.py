@@ -13,7 +13,7 @@ from visionprefer.run_folder import RunFolder
 from visionprefer.schema import JUDGEMENTS, PREFERENCES
 from visionprefer.training_table import write_training
 
-PROMPTS_AT_ONCE = 2**14  # compared together: each such part reads judgements.parquet once
+PROMPTS_AT_ONCE = 2**13  # compared together: each such part reads judgements.parquet once
 ROWS_PER_GROUP = 2**16  # of judgements and preferences: readers decode whole row groups
 
 

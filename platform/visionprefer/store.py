@@ -162,7 +162,12 @@ class Store:
         """
         path = f"{self._prefix}/{name}"
         with self._readable(name):
-            return pq.read_table(path, filesystem=self._files, columns=columns, partitioning=None, filters=where)
+            if where is not None:
+                return pq.read_table(path, filesystem=self._files, columns=columns, partitioning=None, filters=where)
+            # A fourth of the time of pq.read_table, where a run of many shards is read.
+            with pq.ParquetFile(path, filesystem=self._files, pre_buffer=True) as file:
+                table = file.read(columns, use_threads=file.metadata.num_rows > ROWS_AT_ONCE)
+            return table if columns is None else table.select(columns)
 
     def batches(self, name: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """A Parquet file some rows at a time. Raises as `read_table` does."""
@@ -185,7 +190,7 @@ class Store:
             yield
         except FileNotFoundError:
             raise
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowInvalid, OSError, KeyError) as error:  # KeyError: it lacks a column
             told = "Delete it and run again: what it held is made again"
             raise InputError(f"{self.root}/{name} is damaged ({error}). {told}") from error
 

@@ -71,4 +71,4 @@ def _prompts(store: Store, file: str) -> list[str]:
 
 
 def _read(store: Store, part: Part) -> pa.Table:
-    return store.read_table(part["file"])
+    return pa.concat_tables(store.row_groups(part["file"]))

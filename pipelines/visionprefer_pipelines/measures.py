@@ -20,7 +20,12 @@ class RowMeasures:
     def __init__(self, stage: str) -> None:
         self._stage = {"stage": stage}
         self._rows = Counter("visionprefer_rows", "Rows by how they ended: done or failed.", ("stage", "status"))
-        self._seconds = Histogram("visionprefer_row_seconds", "Of a row: its share of its unit.", SECONDS, ("stage",))
+        self._seconds = Histogram(
+            "visionprefer_row_seconds",
+            "Of a row: its share of its unit, or in vLLM of the time since others.",
+            SECONDS,
+            ("stage",),
+        )
         self._tokens = Counter(
             "visionprefer_tokens", "Tokens read (prompt) and written (completion).", ("stage", "kind")
         )

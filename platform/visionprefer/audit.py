@@ -73,8 +73,8 @@ def read_known(path: str) -> pa.Table:
     folder, _, name = path.rpartition("/")
     try:
         known = Store(folder or ".").read_table(name)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"--against {path}: no Parquet file can be read there: {error}") from error
+    except (OSError, InputError) as error:
+        raise InputError(f"--against {path}: no Parquet file can be read there: {error.__cause__ or error}") from error
     if missing := [name for name in trust.COLUMNS if name not in known.column_names]:
         raise InputError(
             f"--against {path}: there is no column {', '.join(missing)}. Write a file with the columns "

@@ -11,10 +11,10 @@ from visionprefer.judging.preferences import in_order, preferences
 from visionprefer.judging.scores import judgements
 from visionprefer.run_folder import RunFolder
 from visionprefer.schema import JUDGEMENTS, PREFERENCES
+from visionprefer.store import ROWS_PER_GROUP
 from visionprefer.training_table import write_training
 
 PROMPTS_AT_ONCE = 2**13  # compared together: each such part reads judgements.parquet once
-ROWS_PER_GROUP = 2**16  # of judgements and preferences: readers decode whole row groups
 
 
 def write_derived(run: RunFolder, digest: str) -> tuple[dict[str, str], list[str]]:
@@ -64,9 +64,9 @@ def _preferences(run: RunFolder) -> Iterator[pa.Table]:
         said = run.store.read_table(
             "judgements.parquet", columns, pc.field("prompt_id").isin(planned["prompt_id"].unique())
         )
-        if settings.judges == "vote":
-            judges = [said.filter(pc.equal(said["judge"], judge)) for judge in run.counted_judges().values()]
-            pairs = voted_preferences(judges, planned, settings)
+        if settings.judges == "vote" and said.num_rows:
+            by_judge = [said.filter(pc.equal(said["judge"], judge)) for judge in run.counted_judges().values()]
+            pairs = voted_preferences(by_judge, planned, settings)
         else:
             pairs = preferences(said, planned, settings)
         yield in_order(pairs, prompt_ids)

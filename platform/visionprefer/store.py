@@ -1,13 +1,15 @@
 """A run's folder, local or in a bucket: whole files, shards of paid-for rows, and the manifest.
 
-manifest.json                      what is here and what it was made from; written last
-prompts.parquet, rejected_prompts.parquet
-plan/00000.parquet                 64 blocks a file, a block a row group
-images/000012.0.parquet            block 12, generation 0
-replies/JUDGE/000012.0.0.parquet   the replies about images/000012.0, generation 0
-failed/images/…, failed/replies/…  rows that failed, with their reasons, under the same names
-damaged/…                          shards that could not be read, and were made again
-judgements.parquet, preferences.parquet, training/…, and oracle.parquet where a model is built in
+    manifest.json                      what is here and what it was made from; written last
+    prompts.parquet, rejected_prompts.parquet
+    plan/00000.parquet                 64 blocks a file, a block a row group
+    images/000012.0.parquet            block 12, generation 0
+    replies/JUDGE/000012.0.0.parquet   the replies about images/000012.0, generation 0
+    failed/images/…, failed/replies/…  rows that failed, with their reasons, under the same names
+    damaged/…                          shards that could not be read, and were made again
+    judgements.parquet, preferences.parquet, training/…, and oracle.parquet where a model is built in
+
+How shards are named, and what becomes of them, says `shards`.
 """
 
 import functools
@@ -34,6 +36,7 @@ UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}")  # what `Store.write` calls a fil
 SPOOLED = 2**26  # bytes of a file that is being written before it goes from memory to the disk
 CHUNK = 2**22  # bytes of such a file that are copied at once
 ROWS_AT_ONCE = 4096
+ROWS_PER_GROUP = 2**16  # readers decode whole row groups
 
 
 class Store:
@@ -66,9 +69,9 @@ class Store:
     def _write(self, name: str, chunks: Iterable[bytes]) -> None:
         path = f"{self._prefix}/{name}"
         if not self._local:
+            whole = b"".join(chunks)  # first, as what is there of a stream that ends early counts as the file
             with self._files.open_output_stream(path) as stream:
-                for chunk in chunks:
-                    stream.write(chunk)
+                stream.write(whole)
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +136,7 @@ class Store:
         self._files.create_dir(target.rpartition("/")[0])
         self._files.move(f"{self._prefix}/{name}", target)
 
-    def write_table(self, name: str, table: pa.Table, rows_per_group: int | None = None) -> tuple[str, int]:
+    def write_table(self, name: str, table: pa.Table, rows_per_group: int = ROWS_PER_GROUP) -> tuple[str, int]:
         """Write a table as one Parquet file. Returns the SHA-256 of the file in hex, and its size in bytes."""
         return self.write_tables(name, table.schema, [table], rows_per_group)
 
@@ -145,7 +148,9 @@ class Store:
         Of the tables one is in memory at a time, and of the file SPOOLED bytes. Without `rows_per_group` each table is
         a row group.
         """
-        with SpooledTemporaryFile(SPOOLED) as spool:
+        if self._local:
+            Path(self._prefix).mkdir(parents=True, exist_ok=True)
+        with SpooledTemporaryFile(SPOOLED, dir=self._prefix if self._local else None) as spool:
             with pq.ParquetWriter(spool, schema, compression="zstd") as writer:
                 for table in tables:
                     writer.write_table(table, row_group_size=rows_per_group or max(1, table.num_rows))
@@ -157,8 +162,11 @@ class Store:
         return digest, size
 
     def read_table(self, name: str, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
-        """Read a Parquet file, or its rows of which something holds. Raises FileNotFoundError; InputError if it is
-        damaged.
+        """Read a Parquet file, or its rows of which something holds; `row_groups` reads those with 2 GiB of images.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+            InputError: if it is damaged, or lacks a column.
         """
         path = f"{self._prefix}/{name}"
         with self._readable(name):
@@ -172,7 +180,14 @@ class Store:
     def batches(self, name: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """A Parquet file some rows at a time. Raises as `read_table` does."""
         with self._readable(name), pq.ParquetFile(f"{self._prefix}/{name}", filesystem=self._files) as file:
-            yield from file.iter_batches(ROWS_AT_ONCE, columns=columns)
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
+                yield batch.select(columns)
+
+    def row_groups(self, name: str) -> Iterator[pa.Table]:
+        """A Parquet file a row group at a time. Raises as `read_table` does."""
+        with self._readable(name), pq.ParquetFile(f"{self._prefix}/{name}", filesystem=self._files) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group)
 
     def read_row_group(self, name: str, group: int) -> pa.Table:
         """Read one row group of a Parquet file. Raises FileNotFoundError; InputError if the file is damaged."""

@@ -78,7 +78,7 @@ def _compared(store: Store) -> np.ndarray:
 
 
 def _ids(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Ids as bytes, which take a third of the memory of text."""
+    """Ids, which are hex, as bytes: they take a third of the memory of text."""
     return np.array(column.to_pylist(), dtype=bytes)
 
 
@@ -158,7 +158,7 @@ class _Images:
         self._names = [shard for shard in sorted(shards.commits) if shards.commits[shard].done]
         self._wanted_N = np.append(wanted_N, b"\xff")  # ids, sorted, and an end that is no id
         self._is_left_N = np.zeros(len(self._wanted_N), dtype=bool)  # still to be taken
-        self._shard_N, self._group_N = (np.empty(len(self._wanted_N), dtype=np.int32) for _ in range(2))
+        self._shard_N, self._group_N = (np.zeros(len(self._wanted_N), dtype=np.int32) for _ in range(2))
         self._held: dict[str, Row] = {}
         for number, shard in enumerate(shards.tables(["image_id"])):
             place_R, is_wanted_R = self._places(_ids(shard["image_id"]))

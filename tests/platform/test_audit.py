@@ -99,3 +99,6 @@ def test_files_of_known_preferences(tmp_path: Path) -> None:
         read_known(str(tmp_path / "less.parquet"))
     with pytest.raises(InputError, match="no Parquet file can be read there"):
         read_known(str(tmp_path / "nothing.parquet"))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=r"no Parquet file can be read there(?!.*Delete)"):
+        read_known(str(tmp_path / "folder"))

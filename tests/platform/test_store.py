@@ -1,9 +1,12 @@
 """Nobody sees half a file, and what is in the folder says what is done."""
 
 import copy
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +58,49 @@ def test_a_store_travels_to_another_process(tmp_path: Path) -> None:
 def test_a_place_that_is_none_is_told() -> None:
     with pytest.raises(InputError, match=r"Write a folder, s3://"):
         Store("ftp://host/folder")
+
+
+@pytest.mark.parametrize("spooled", [4, 2**20])
+def test_tables_written_one_after_the_other_are_one_file_in_every_place(
+    any_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spooled: int
+) -> None:
+    monkeypatch.setattr("visionprefer.store.SPOOLED", spooled)
+    monkeypatch.setattr("visionprefer.store.CHUNK", 7)
+    for root in (any_bucket, str(tmp_path / "new")):
+        store = Store(root)
+        digest, size = store.write_tables("all.parquet", SCHEMA, (rows(*ids) for ids in ("ab", "", "cde")))
+        data = store.read("all.parquet")
+        assert (digest, size) == (hashlib.sha256(data).hexdigest(), len(data))
+        assert store.read_table("all.parquet") == rows(*"abcde")
+        assert [group.num_rows for group in store.row_groups("all.parquet")] == [2, 0, 3]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["all.parquet"]
+
+
+def test_tables_that_end_early_leave_the_old_file(any_bucket: str, tmp_path: Path) -> None:
+    def some() -> Iterator[pa.Table]:
+        yield rows("new")
+        raise RuntimeError("no more")
+
+    for root in (any_bucket, str(tmp_path)):
+        store = Store(root)
+        store.write("file.parquet", b"old")
+        with pytest.raises(RuntimeError, match="no more"):
+            store.write_tables("file.parquet", SCHEMA, some())
+        assert store.read("file.parquet") == b"old"
+
+
+def test_columns_come_as_asked_and_those_that_are_not_there_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.write_table("t.parquet", pa.table({"a": [1, 2, 3], "b": ["x", "y", "x"]}))
+    monkeypatch.setattr("visionprefer.store.ROWS_AT_ONCE", 2)
+    assert store.read_table("t.parquet", ["b", "a"]).column_names == ["b", "a"]
+    assert store.read_table("t.parquet", ["a"], where=pc.field("b") == "x") == pa.table({"a": [1, 3]})
+    assert [batch.to_pydict() for batch in store.batches("t.parquet", ["b"])] == [{"b": ["x", "y"]}, {"b": ["x"]}]
+    for read in (store.read_table, lambda *given: list(store.batches(*given))):
+        with pytest.raises(InputError, match=r"t\.parquet is damaged .*none"):
+            read("t.parquet", ["a", "none"])
 
 
 def test_committed_units_are_found_again_without_a_manifest(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pyarrow import fs
 
 from visionprefer.layouts import SPLITS, Layout
 from visionprefer.layouts.parts import Parts
@@ -51,17 +49,9 @@ def _tables(run: RunFolder, config: str) -> Iterator[pa.Table]:
             yield images.set_column(images.schema.get_field_index("source"), "source", names)
     elif config == "training":
         for file in run.training_files():
-            yield from _row_groups(run.store, file)
+            yield from run.store.row_groups(file)
     else:
-        yield run.judgements() if config == "judgements" else run.preferences()
-
-
-def _row_groups(store: Store, name: str) -> Iterator[pa.Table]:
-    """The rows of a file, a few at a time."""
-    files, path = fs.FileSystem.from_uri(f"{store.root}/{name}")
-    with pq.ParquetFile(path, filesystem=files) as file:
-        for group in range(file.num_row_groups):
-            yield file.read_row_group(group)
+        yield from run.store.row_groups(f"{config}.parquet")
 
 
 LOADING = """from datasets import load_dataset

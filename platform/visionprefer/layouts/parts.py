@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from visionprefer.shards import ROWS_WITH_BYTES
-from visionprefer.store import Store
+from visionprefer.store import ROWS_PER_GROUP, Store
 
 PART_BYTES = 64 << 20  # of Arrow data; about as many on disk where most of them are images
 
@@ -16,7 +16,7 @@ class Parts:
         self.files: list[str] = []
         self.rows = 0
         self._store = store
-        self._rows_per_group = ROWS_WITH_BYTES if with_bytes else None
+        self._rows_per_group = ROWS_WITH_BYTES if with_bytes else ROWS_PER_GROUP
         self._waiting: list[pa.Table] = []
         self._waiting_bytes = 0
 

@@ -29,7 +29,7 @@ from visionprefer.statistics.figures import (
 from visionprefer.statistics.win_rates import win_rates
 
 FILE = "statistics.json"  # of a finished run
-PAIR = ["prompt_id", "image_id_0", "image_id_1", "label"]  # of PREFERENCES, where it is known by which aspect
+COMPARED = ["prompt_id", "image_id_0", "image_id_1", "label"]  # of PREFERENCES, where it is known by which aspect
 DRAWN = ("model", "guidance_scale", "num_inference_steps")  # what images of a prompt differ in
 BIN = 0.5  # points of score
 LONGEST_REASON = 160  # characters
@@ -66,18 +66,20 @@ def statistics(run: RunFolder) -> Statistics:
     images = run.images.table(["image_id", "prompt_id", "prompt", "split", "candidate", *DRAWN])
     judgements, oracle, weights = run.judgements(SCORED), run.oracle(), run.recipe.preferences.weights
     scored = scores(judgements, images, weights)
-    aspects, without_choice = _aspects(run, scored, prompts.num_rows)
-    overall = run.preferences(PAIR, where=pc.field("aspect") == OVERALL)
+    overall = run.preferences(COMPARED, where=pc.field("aspect") == OVERALL)
     counts = run.counts()
     return Statistics(
         name=run.recipe.name,
         prompts=_prompts(prompts, run.rejected_prompts(), run.manifest["prompts"]["not_sampled"]),
         images=RowFigures(**_rows(run.images, counts["images"])),
         replies=ReplyFigures(**_rows(run.replies, counts["replies"]), **spent(run.replies)),
-        aspects=aspects,
+        aspects={
+            aspect: _aspect(run, aspect, score_N[~np.isnan(score_N)], prompts.num_rows)
+            for aspect, score_N in zip(scored.aspects, scored.values_NA.T, strict=True)
+        },
         sources=_sources(scored),
         win_rates={column: win_rates(overall, images, column) for column in DRAWN},
-        prompts_without_choice=without_choice,
+        prompts_without_choice=prompts.num_rows - _with_choice(run),
         **_asked_again(run, images),
         oracle=agreement(judgements, oracle, images, weights) if oracle is not None else None,
     )
@@ -97,12 +99,12 @@ def _asked_again(run: RunFolder, images: pa.Table) -> dict[str, Any]:
     """How far the judge of the recipe agrees with itself, and what it gives to places; nothing where it was asked about
     each image by itself, and once.
     """
-    own = pc.field("judge") == run.counted_judges()[run.manifest["judge"]]
+    own = pc.field("judge") == run.counted_judges().get(run.manifest["judge"], "")
     asked = run.judgements(["repeat", "rank"], where=own)
     if not pc.max(asked["repeat"]).as_py() and asked["rank"].null_count == asked.num_rows:
         return {"self_consistency": [], "positions": []}
     names = [name for name in JUDGEMENTS.names if name != "rationale"]  # the most of their bytes
-    judgements, preferences = run.judgements(names, where=own), run.preferences([*PAIR, "aspect"])
+    judgements, preferences = run.judgements(names, where=own), run.preferences([*COMPARED, "aspect"])
     consistency = self_consistency(judgements, images, preferences, run.recipe.preferences)
     return {"self_consistency": consistency, "positions": positions(judgements)}
 
@@ -138,18 +140,8 @@ def paid_for(replies: Shards) -> float:
     return total
 
 
-def _aspects(run: RunFolder, scored: Scores, prompts: int) -> tuple[dict[str, AspectFigures], int]:
-    """The figures of each aspect, and how many of so many prompts have a choice in none."""
-    found, chosen = {}, pa.array([], pa.string())
-    for aspect, score_N in zip(scored.aspects, scored.values_NA.T, strict=True):
-        pairs = run.preferences(["prompt_id", "label"], where=pc.field("aspect") == aspect)
-        with_choice = pairs["prompt_id"].filter(pc.not_equal(pairs["label"], 0.5)).unique()
-        chosen = pa.chunked_array([chosen, with_choice]).unique()
-        found[aspect] = _aspect(score_N[~np.isnan(score_N)], pairs["label"], prompts - len(with_choice))
-    return found, prompts - len(chosen)
-
-
-def _aspect(score_N: np.ndarray, label_P: pa.ChunkedArray, without_choice: int) -> AspectFigures:
+def _aspect(run: RunFolder, aspect: str, score_N: np.ndarray, prompts: int) -> AspectFigures:
+    label_P = run.preferences(["label"], where=pc.field("aspect") == aspect)["label"]
     pairs = len(label_P)
     ties = pc.sum(pc.equal(label_P, 0.5), min_count=0).as_py()
     bins, images = np.unique(np.floor(score_N / BIN) * BIN, return_counts=True)
@@ -162,7 +154,7 @@ def _aspect(score_N: np.ndarray, label_P: pa.ChunkedArray, without_choice: int) 
         choices=pairs - ties,
         ties=ties,
         tie_rate=ties / pairs if pairs else None,
-        prompts_without_choice=without_choice,
+        prompts_without_choice=prompts - _with_choice(run, pc.field("aspect") == aspect),
     )
 
 
@@ -178,6 +170,12 @@ def _sources(scored: Scores) -> list[SourceFigures]:
         model = model_N.dictionary[code].as_py()
         figures.append(SourceFigures(model=model, images=images, share=images / len(model_N), means=means))
     return figures
+
+
+def _with_choice(run: RunFolder, of: pc.Expression | bool = True) -> int:
+    """Prompts with a pair which is no tie."""
+    chosen = run.preferences(["prompt_id"], where=(pc.field("label") != 0.5) & of)
+    return int(pc.count_distinct(chosen["prompt_id"]).as_py())
 
 
 def _mean(score_N: np.ndarray) -> float | None:

@@ -20,6 +20,7 @@ from visionprefer.reward.steps import groups_of, prepared, serves
 from visionprefer.reward.vpscore import VPScore
 from visionprefer.run_folder import RunFolder
 from visionprefer.shards import Counts
+from visionprefer.statistics import statistics
 from visionprefer.store import Store
 from visionprefer_pipelines.show import show
 
@@ -82,6 +83,8 @@ def test_it_is_shown_reported_and_published_again(tmp_path: Path) -> None:
     show(str(tmp_path / "ours"), console)
     assert "25 planned = 25 done + 0 failed" in console.export_text()
     run = RunFolder(Store(tmp_path / "ours"))
+    prompts_with_choice = sum(run.store.footer(file)[0] for file in run.training_files())
+    assert statistics(run).prompts_without_choice == run.prompts().num_rows - prompts_with_choice
     assert "annotators of Pick-a-Pic" in report(run)
     # As Pick-a-Pic again, it is the same pairs.
     export(run, "pickapic", str(tmp_path / "again"))

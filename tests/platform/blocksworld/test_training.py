@@ -173,7 +173,7 @@ def test_a_judge_is_an_ordinary_llava_with_the_hubs_names(tmp_path):
     assert AutoProcessor.from_pretrained(tmp_path / "model").tokenizer.padding_side == "left"
 
 
-def test_what_the_judge_learns_is_what_the_processor_asks_and_the_rubric_reads():
+def test_what_the_judge_learns_is_what_the_processor_asks_and_the_rubric_reads(tmp_path):
     from PIL import Image
 
     processor = judge._processor()
@@ -194,8 +194,10 @@ def test_what_the_judge_learns_is_what_the_processor_asks_and_the_rubric_reads()
     learnt = exchange.inputs(processor, [(question("a red circle"), "", "")], judge.PATCHES)
     assert learnt["input_ids"][0, :-1].tolist() == asked["input_ids"][0].tolist()
 
-    examples, pictures = judge_data.examples(20, 0, [BUILTIN_MODELS / "blocks-sd-small"])
+    examples, pictures = judge_data.examples(20, 0, [BUILTIN_MODELS / "blocks-sd-small"], tmp_path / "kept")
     assert pictures.shape == (20, 3, 64, 64)
+    again, pictures_again = judge_data.examples(20, 0, [], tmp_path / "kept")  # without models none can be made
+    assert again == examples and pictures_again.equal(pictures)
     for example in examples:
         _, _, reply = judge._judgement(example, random.Random(0))
         assert parse_reply(reply).model_dump() == json.loads(reply)

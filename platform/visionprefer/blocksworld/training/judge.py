@@ -46,7 +46,7 @@ def train(folder: Path, image_models: list[Path], seed: int) -> None:
     processor = _processor()
     model = _model(processor.tokenizer)
     with ThreadPoolExecutor() as beside:
-        made = beside.submit(judge_data.examples, EXAMPLES, seed, image_models)
+        made = beside.submit(judge_data.examples, EXAMPLES, seed, image_models, folder)
         if data.DEVICE == "cpu":  # it is the same cores that would do both
             made.result()
         learn_words(model, processor, folder / "words", seed)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy
 import torch
+from pydantic import TypeAdapter
 
 from visionprefer.blocksworld import labels
 from visionprefer.blocksworld.renderer import Scene
@@ -51,18 +52,29 @@ class Example:
     forms: tuple[str, ...]
 
 
-def examples(size: int, seed: int, image_models: list[Path]) -> tuple[list[Example], torch.Tensor]:
+_EXAMPLES = TypeAdapter(list[Example])
+
+
+def examples(size: int, seed: int, image_models: list[Path], folder: Path) -> tuple[list[Example], torch.Tensor]:
     """So many examples, and their pictures: uint8 [size, 3, 64, 64].
 
     Args:
         size: how many.
         seed: of all randomness.
         image_models: folders of pipelines that redraw pictures.
+        folder: where they are kept, and found again: on two cores they take half an hour.
     """
+    kept, pictures_kept = folder / "examples.json", folder / "pictures.npy"
+    if kept.exists():
+        return _EXAMPLES.validate_json(kept.read_bytes()), torch.from_numpy(numpy.load(pictures_kept))
     parts = [(min(AT_ONCE, size - start), f"{seed} {start}") for start in range(0, size, AT_ONCE)]
     made = data.in_processes(functools.partial(_part, image_models), parts, 1, "spoiling scenes")
-    pictures = torch.from_numpy(numpy.concatenate([pictures for _, pictures in made]))
-    return [each for found, _ in made for each in found], pictures
+    found, pictures = [each for some, _ in made for each in some], numpy.concatenate([pictures for _, pictures in made])
+    folder.mkdir(parents=True, exist_ok=True)
+    numpy.save(pictures_kept, pictures)
+    kept.with_suffix(".part").write_bytes(_EXAMPLES.dump_json(found))
+    kept.with_suffix(".part").replace(kept)
+    return found, torch.from_numpy(pictures)
 
 
 def _part(image_models: list[Path], part: tuple[int, str]) -> tuple[list[Example], numpy.ndarray]:

@@ -17,11 +17,11 @@ from rich.text import Text
 from visionprefer.buckets import is_in_bucket
 from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
-from visionprefer.recipe_file import load_polish_recipe, load_recipe
+from visionprefer.recipe_file import load_any_recipe, load_polish_recipe, load_recipe
 from visionprefer_pipelines.cli_align import dpo, evaluate, finetune, ppo
 from visionprefer_pipelines.cli_jobs import jobs, logs, stop, submit
 from visionprefer_pipelines.cli_recipe import recipes
-from visionprefer_pipelines.cli_reward import rewards
+from visionprefer_pipelines.cli_reward import rewards, variants_of
 from visionprefer_pipelines.terminal import Address, RecipeArgument, RunArgument, Set, console_of, interrupt, path_of
 
 app = typer.Typer(
@@ -202,11 +202,17 @@ def doctor(
     set_: Set = None,
     address: Address = None,
 ) -> None:
-    """Say what is installed, what the cluster has, and what is missing; exit with 1 if that would stop a run."""
+    """Say what is installed, what the cluster has, and what is missing; exit with 1 if that would stop a run or, with
+    the recipe of one, a training.
+    """
+    from visionprefer.reward.recipe import AblationRecipe
     from visionprefer_pipelines.doctor import look
     from visionprefer_pipelines.show_doctor import show_found
 
-    found = look(_load(recipe, set_) if recipe else None, address)
+    asked = load_any_recipe(path_of(recipe), set_) if recipe else None
+    if isinstance(asked, AblationRecipe):  # its variants ask for the same
+        asked = next(iter(variants_of(asked).values()))
+    found = look(asked, address)
     show_found(found, console_of())
     raise typer.Exit(1 if found.problems else 0)
 

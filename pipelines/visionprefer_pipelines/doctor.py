@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from visionprefer.errors import InputError, remedy
-from visionprefer.recipe import Recipe
+from visionprefer.recipe import PolishRecipe, Recipe
 from visionprefer.settings import Workers
+from visionprefer.training_settings import TrainingSettings
 from visionprefer_pipelines.demand import Machine, Placed, fewest, listed, place, stages_of, wanted
 from visionprefer_pipelines.extras import missing, versions
 
@@ -48,15 +49,15 @@ class Found(NamedTuple):
     problems: list[str]
 
 
-def look(recipe: Recipe | None, address: str | None) -> Found:
-    """Look for all that a run needs, and leave nothing behind.
+def look(recipe: Recipe | PolishRecipe | TrainingSettings | None, address: str | None) -> Found:
+    """Look for all that a run or a training needs, and leave nothing behind.
 
     Args:
-        recipe: of the run; None: what every run needs.
+        recipe: of it; None: what every run needs.
         address: of a Ray cluster; None: see `cluster.connected`.
     """
     extras, stages = missing(), stages_of(recipe) if recipe else {}
-    needed = EXTRAS[recipe.judge.engine if recipe else "transformers"]
+    needed = EXTRAS[_engine(recipe)]
     problems = [f"not installed: {', '.join(extras[name])}. Write: {remedy(name)}" for name in needed if extras[name]]
     disks = [_disk("runs, in this folder", Path.cwd())]
     machines: list[Machine] = []
@@ -77,6 +78,13 @@ def look(recipe: Recipe | None, address: str | None) -> Found:
     placed = place(stages, machines) if machines else {}
     actors = {field: (stages[field], found) for field, found in placed.items()}
     return Found(told, extras, _gpus(), disks, machines, actors, problems)
+
+
+def _engine(recipe: Recipe | PolishRecipe | TrainingSettings | None) -> str:
+    """What answers, where a model is asked."""
+    if isinstance(recipe, Recipe):
+        return recipe.judge.engine
+    return recipe.polish.engine if isinstance(recipe, PolishRecipe) else "transformers"
 
 
 def _cluster(address: str | None, stages: dict[str, Workers]) -> tuple[list[Machine], Path | None]:

@@ -111,9 +111,11 @@ def submit(
 
 def _shipped(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """The recipe as it is read there, its files copied into the folder and named as they lie."""
-    if recipe.images.existing and "://" not in recipe.images.existing:
+    existing = recipe.images.existing
+    if existing and not Path(existing).is_absolute():
         raise InputError(
-            f"images.existing: {recipe.images.existing} is not shipped with a job. Run it on a machine of the cluster"
+            f"images.existing: {existing} is not shipped with a job. Write the full path of a folder that the machines "
+            "of the cluster share"
         )
     told = recipe.model_dump(mode="json", exclude_unset=True)
     for field in ("path", "block_list"):

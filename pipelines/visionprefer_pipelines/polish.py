@@ -14,6 +14,7 @@ from visionprefer.prompts.polishing import PolishQuestions, polished, polisher_d
 from visionprefer.recipe import PolishRecipe
 from visionprefer.schema import REJECTED_PROMPTS, REPLIES_TO_PROMPTS, content_id
 from visionprefer.shards import Commit, Counts, Shards
+from visionprefer.statistics import spent
 from visionprefer.store import Store
 from visionprefer_pipelines.out_folder import alone, teaching
 from visionprefer_pipelines.progress import SECONDS_BETWEEN_LINES, Progress
@@ -60,6 +61,9 @@ def polish(
         for name in replies.recover([], units=units):
             progress.say(f"{name} is damaged, or follows one that is: what it held is asked again")
         _ask(recipe, model, replies, units, prompts.kept.num_rows, progress, retry_failed, address)
+        used = spent(replies)
+        cost = "" if used["cost"] is None else f", at a cost of {used['cost']:,.2f}"
+        progress.say(f"{used['prompt_tokens']:,} tokens read and {used['completion_tokens']:,} written{cost}")
         return _derive(store, prompts, replies)
 
 

@@ -113,6 +113,15 @@ def test_a_stage_says_what_it_waits_for_until_a_machine_brings_it(
     ray.kill(holder)
 
 
+def test_the_doctor_looks_for_room_for_trainings_too(cluster: Cluster) -> None:
+    asked = ["doctor", "blocks-ppo", "--set", "rollout_workers={resources: {tpu: 1}}"]
+    answer = CliRunner().invoke(app, asked)
+    assert answer.exit_code == 1
+    assert "rollout_workers: 1 actors of 1 CPU and 1 tpu, and the cluster has room for 0" in answer.output
+    answer = CliRunner().invoke(app, ["doctor", "blocks-ablations"])
+    assert answer.exit_code == 0 and "workers" in answer.output, answer.output
+
+
 def test_workers_that_are_placed_together_wait_too(cluster: Cluster) -> None:
     """As those of Ray Train are; and who asks for the same is told beside them."""
     workers = Workers(num_cpus=0.5, resources={"tpu": 2})

@@ -90,7 +90,7 @@ def test_rows_seconds_tokens_and_money_are_counted(exported: Samples) -> None:
 
 
 def test_the_dashboard_asks_for_what_is_exported_and_for_all_of_it(exported: Samples) -> None:
-    panels = json.loads(DASHBOARD.read_text())["panels"]
+    panels = [one for one in json.loads(DASHBOARD.read_text())["panels"] if not one["title"].startswith("Endpoint")]
     asked = [target["expr"] for panel in panels for target in panel["targets"]]
     ours = {re.sub("_(bucket|count|sum)$", "", name) for name in exported if name.startswith("ray_visionprefer_")}
     names = {re.sub("_bucket$", "", name) for query in asked for name in re.findall(r"ray_\w+", query)}

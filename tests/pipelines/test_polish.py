@@ -1,5 +1,6 @@
 """Prompts are polished once each, by whatever runs the model, and become the prompts of a run."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -36,9 +37,9 @@ def prompts(tmp_path: Path) -> Path:
     return file
 
 
-def go(prompts: Path, out: Path, retry_failed: bool = False, **engine: Any) -> Counts:
+def go(prompts: Path, out: Path, retry_failed: bool = False, told: io.StringIO | None = None, **engine: Any) -> Counts:
     recipe = {"name": "p", "prompts": {"path": str(prompts), "near_duplicate": None}, "polish": engine}
-    with Progress(Console(quiet=True)) as progress:
+    with Progress(Console(file=told or io.StringIO(), width=200)) as progress:
         return polish(PolishRecipe.model_validate(recipe), str(out), progress, retry_failed=retry_failed)
 
 
@@ -67,9 +68,10 @@ def test_every_prompt_is_polished_rejected_or_failed_and_the_file_is_the_next_re
     found = read_prompts(PromptSettings(path=str(tmp_path / "out" / "prompts.parquet"), near_duplicate=None), seed=0)
     assert found.kept.num_rows == PROMPTS - 2
     assert all(prompt.endswith("in red") for prompt in found.kept["prompt"].to_pylist())
-    asked = len(server.asked)
-    go(prompts, tmp_path / "out", **served(server))
+    asked, told = len(server.asked), io.StringIO()
+    go(prompts, tmp_path / "out", told=told, **served(server))
     assert len(server.asked) == asked  # nothing is asked twice
+    assert f"{100 * asked:,} tokens read and {50 * asked:,} written\n" in told.getvalue()
     server.answer = lambda n, body: louder(n, json.loads(json.dumps(body).replace("thing 4", "thing 44 ")))
     assert go(prompts, tmp_path / "out", retry_failed=True, **served(server)).failed == 0
     assert len(server.asked) == asked + 1

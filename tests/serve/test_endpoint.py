@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import json
 import re
 import socket
 import time
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 from schemathesis import GenerationMode
 
+import visionprefer_pipelines
 from visionprefer.reward.vpscore import VPScore
 from visionprefer_serve import wire
 from visionprefer_serve.client import AsyncRewardClient, RewardClient, RewardError
@@ -156,6 +158,19 @@ def test_whole_requests_are_refused_with_a_sentence(http: httpx.Client) -> None:
         client.score(["a"], [file()])
 
 
+def asked_by_the_dashboard() -> list[str]:
+    """Of the endpoint, in its panels: names of measures, each with each label that is asked for."""
+    panels = json.loads((Path(visionprefer_pipelines.__path__[0]) / "grafana.json").read_text())["panels"]
+    queries = [target["expr"] for one in panels if one["title"].startswith("Endpoint") for target in one["targets"]]
+    return [
+        rf'{name}\{{[^}}]*{label}="'
+        for query in queries
+        for name in re.findall(r"ray_\w+", query)
+        for labels in re.findall(r"by \((.*?)\)", query)
+        for label in labels.split(", ")
+    ]
+
+
 def test_it_tells_its_models_its_health_and_its_measures(http: httpx.Client, vpscores: dict[str, Path]) -> None:
     listed = http.get("/v1/models").json()["models"]
     digests = {name: VPScore.from_pretrained(folder).digest for name, folder in vpscores.items()}
@@ -167,6 +182,7 @@ def test_it_tells_its_models_its_health_and_its_measures(http: httpx.Client, vps
         r'ray_visionprefer_items_total\{.*status="422"',
         "ray_visionprefer_forward_seconds_bucket",
         "ray_serve_actual_batch_size_count",
+        *asked_by_the_dashboard(),
     ]
     deadline = time.monotonic() + 60  # Ray gathers every few seconds
     while missing := [each for each in wanted if not re.search(each, http.get("/metrics").text)]:

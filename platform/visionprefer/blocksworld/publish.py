@@ -26,6 +26,7 @@ from visionprefer.store import Store
 
 PICTURES = 512
 RENDERS = 512
+TRAINED = Path("runs/blocksworld")
 RECORDS = ("journal.tsv", "training.json")  # of a training
 GRID = (8, 4)  # pictures across and down
 MAGNIFIED = 2  # pixels on a side for one
@@ -103,7 +104,7 @@ CARDS = {
 
 def publish(
     name: Annotated[Name, typer.Argument(help="Which model.")],
-    trained: Annotated[Path, typer.Option(help="Where the trained models are.")] = Path("runs/blocksworld"),
+    trained: Annotated[Path, typer.Option(help="Where the trained models are.")] = TRAINED,
     run: Annotated[Path | None, typer.Option(help="A finished quickstart, to measure the judge on.")] = None,
 ) -> None:
     """Put a trained model into the package and write its card."""
@@ -180,8 +181,6 @@ def _card(name: str, folder: Path, figures: dict[str, str], grid: str | None, me
     )
     card = CARDS[name]
     training = json.loads((folder / "training.json").read_text())
-    commands = [f"python -m visionprefer.blocksworld.training {first}" for first in _trained_first(name)]
-    commands += [f"python -m visionprefer.blocksworld.{do} {name}" for do in ("training", "publish")]
     return environment.get_template("model_card.md").render(
         name=name,
         library=card.library,
@@ -195,11 +194,21 @@ def _card(name: str, folder: Path, figures: dict[str, str], grid: str | None, me
             "steps": card.steps,
             "time": f"{training['minutes']} min on {training['hardware']}",
         },
-        commands=commands,
+        commands=_commands(name),
         measured_on=measured,
         figures=figures,
         grid=grid,
     )
+
+
+def _commands(name: str) -> list[str]:
+    """That train a model again, and write its card."""
+    trained = [f"python -m visionprefer.blocksworld.training {each}" for each in [*_trained_first(name), name]]
+    published = f"python -m visionprefer.blocksworld.publish {name}"
+    if name != "blocks-llava":
+        return [*trained, published]
+    judged = f"judge.model={TRAINED / name / 'model'}"  # its card tells what it says of a run
+    return [*trained, f"visionprefer run quickstart --set {judged} --out runs/judged", f"{published} --run runs/judged"]
 
 
 def _trained_first(name: str) -> list[str]:

@@ -58,7 +58,7 @@ class Budget:
             await self._changed.wait_for(lambda: self._fits(worst) or not self._requests)
             if not self._fits(worst):
                 raise BudgetSpent(
-                    f"judge.api.budget is {self.most:g}, of which {self.spent:g} is spent; the next request may cost "
+                    f"api.budget is {self.most:g}, of which {self.spent:g} is spent; the next request may cost "
                     f"{worst:g}. Raise the budget and run again: what was answered is kept"
                 )
             self.in_flight, self._requests = self.in_flight + worst, self._requests + 1

@@ -96,7 +96,7 @@ class OpenAIEngine:
                 reply = Reply(None, 0, 0, error=f"not asked: {error}")
             except openai.APIStatusError as error:
                 if self._concerns_all(error):
-                    self.fatal = InputError(f"judge.api: {self._told(error)}. {_MEND.get(error.status_code, _PAY)}")
+                    self.fatal = InputError(f"api: {self._told(error)}. {_MEND.get(error.status_code, _PAY)}")
                 reply = Reply(None, 0, 0, error=self._told(error))
             except (openai.OpenAIError, TimeoutError, ValueError) as error:  # ValueError: an answer that is no JSON
                 reply = Reply(None, 0, 0, error=self._told(error))
@@ -182,16 +182,16 @@ class OpenAIEngine:
 
 _PAY = "Mend the account's credit and run again: what was answered is kept"
 _MEND = {
-    401: "Set the environment variable that judge.api.key_from names to a key that this server takes",
-    403: "Set the environment variable that judge.api.key_from names to a key that may use this model",
-    404: "Write a judge.model and a judge.api.base_url that this server knows",
+    401: "Set the environment variable that api.key_from names to a key that this server takes",
+    403: "Set the environment variable that api.key_from names to a key that may use this model",
+    404: "Write a model and an api.base_url that this server knows",
 }
 
 
 def _key(api: ApiSettings) -> str:
     key = os.environ.get(api.key_from, "")
     if not key and api.base_url is None:
-        raise InputError(f"judge.api.key_from: the environment variable {api.key_from} is not set. Set it to your key")
+        raise InputError(f"api.key_from: the environment variable {api.key_from} is not set. Set it to your key")
     return key  # servers of one's own often want none
 
 

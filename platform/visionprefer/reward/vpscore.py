@@ -19,6 +19,7 @@ from torch.nn.functional import softplus
 from transformers import AutoConfig, AutoTokenizer
 
 from visionprefer.buckets import brought_here
+from visionprefer.devices import choose
 from visionprefer.errors import InputError
 from visionprefer.reward import CONFIG
 from visionprefer.reward.backbones import Blip, Clip, backbone_of, load_backbone, load_processors
@@ -188,11 +189,15 @@ class VPScore(torch.nn.Module):
         (folder / CONFIG).write_text(self.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:
-        """A model as `save_pretrained` left it, ready to score; from a folder, local or s3://, gs://.
+    def from_pretrained(cls, folder: str | Path, device: str = "auto") -> Self:
+        """A model as `save_pretrained` left it, ready to score in float32.
+
+        Args:
+            folder: local or s3://, gs://.
+            device: see `devices.choose`.
 
         Raises:
-            InputError: if there is none in the folder, or a part is missing or broken.
+            InputError: if there is none in the folder, or a part is missing or broken, or the device is not there.
         """
         folder = brought_here(str(folder))
         try:
@@ -211,4 +216,4 @@ class VPScore(torch.nn.Module):
             raise InputError(f"the VP-Score at {folder} cannot be loaded: {error}") from error
         with (folder / WEIGHTS).open("rb") as file:
             model.digest = content_id(hashlib.file_digest(file, "sha256").hexdigest(), written)
-        return model.to(device).eval()
+        return model.to(choose(device, "float32", "float32")[0]).eval()

@@ -46,6 +46,15 @@ def test_cards_say_what_was_measured(published):
     assert "| image to text |" in (published / "blocks-clip" / "README.md").read_text()
 
 
+def test_the_judges_card_is_written_with_what_it_says_of_a_run():
+    train_it, *measure_it = publish._commands("blocks-llava")[-3:]
+    assert train_it == "python -m visionprefer.blocksworld.training blocks-llava"
+    assert measure_it == [
+        "visionprefer run quickstart --set judge.model=runs/blocksworld/blocks-llava/model --out runs/judged",
+        "python -m visionprefer.blocksworld.publish blocks-llava --run runs/judged",
+    ]
+
+
 def test_the_commands_of_a_card_are_there():
     for module in ("training", "publish"):
         __import__(f"visionprefer.blocksworld.{module}")

@@ -173,7 +173,7 @@ def test_a_server_without_schemas_is_asked_without(chat_server: Start) -> None:
     [
         (problem(401, f"Incorrect API key provided: {KEY}"), "Set the environment variable"),
         (problem(403, "not for you"), "may use this model"),
-        (problem(404, "no model judge"), "Write a judge.model"),
+        (problem(404, "no model judge"), "Write a model and an api.base_url"),
         (problem(429, "quota", code="insufficient_quota"), "account's credit"),
         (problem(402, "insufficient balance"), "account's credit"),
     ],

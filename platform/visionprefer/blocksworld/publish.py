@@ -81,7 +81,9 @@ CARDS = {
         f"{judge.WORDS_STEPS:,} of the language model alone, on what follows from {2 * judge.BATCH} scenes in words; "
         f"{vision.STEPS:,} of the vision tower alone, on what lies in each patch of {vision.BATCH} spoilt pictures, "
         f"most of them redrawn by the image models; then {judge.STEPS:,} of all but the tower, on {2 * judge.BATCH} "
-        f"captions, {2 * judge.BATCH} scenes that are told or {judge.BATCH} judgements",
+        f"captions, {2 * judge.BATCH} scenes that are told or {judge.BATCH} judgements. A second round began with "
+        f"these weights and, on other pictures and at half the rate, took {vision.STEPS_AGAIN:,} and "
+        f"{judge.STEPS_AGAIN:,} such steps",
         "random weights, but for two heads of the language model that look up what followed a token before",
     ),
     "blocks-clip": Card(
@@ -207,8 +209,12 @@ def _commands(name: str) -> list[str]:
     published = f"python -m visionprefer.blocksworld.publish {name}"
     if name != "blocks-llava":
         return [*trained, published]
-    judged = f"judge.model={TRAINED / name / 'model'}"  # its card tells what it says of a run
-    return [*trained, f"visionprefer run quickstart --set {judged} --out runs/judged", f"{published} --run runs/judged"]
+    return [
+        *trained,
+        f"{trained[-1]} --begin {TRAINED / name / 'model'} --folder runs/again --seed 1",
+        f"visionprefer run quickstart --set judge.model=runs/again/{name}/model --out runs/judged",
+        f"{published} --trained runs/again --run runs/judged",  # its card tells what it says of a run
+    ]
 
 
 def _trained_first(name: str) -> list[str]:

@@ -47,11 +47,12 @@ def test_cards_say_what_was_measured(published):
 
 
 def test_the_judges_card_is_written_with_what_it_says_of_a_run():
-    train_it, *measure_it = publish._commands("blocks-llava")[-3:]
-    assert train_it == "python -m visionprefer.blocksworld.training blocks-llava"
-    assert measure_it == [
-        "visionprefer run quickstart --set judge.model=runs/blocksworld/blocks-llava/model --out runs/judged",
-        "python -m visionprefer.blocksworld.publish blocks-llava --run runs/judged",
+    training = "python -m visionprefer.blocksworld.training blocks-llava"
+    assert publish._commands("blocks-llava")[-4:] == [
+        training,
+        f"{training} --begin runs/blocksworld/blocks-llava/model --folder runs/again --seed 1",
+        "visionprefer run quickstart --set judge.model=runs/again/blocks-llava/model --out runs/judged",
+        "python -m visionprefer.blocksworld.publish blocks-llava --trained runs/again --run runs/judged",
     ]
 
 

@@ -42,6 +42,9 @@ def few(monkeypatch):
         monkeypatch.setattr(module, "BATCH", 4)
     for module in (text, vision, eyes):
         monkeypatch.setattr(module, "STEPS", 3)
+    monkeypatch.setattr(vision, "STEPS_AGAIN", 2)
+    monkeypatch.setattr(judge, "CAPTIONS_FIRST_AGAIN", 1)
+    monkeypatch.setattr(judge, "STEPS_AGAIN", 3)
     for name, value in {"STEPS": 5, "WORDS_STEPS": 2, "CAPTIONS_FIRST": 1, "BATCH": 3, "EXAMPLES": 120}.items():
         monkeypatch.setattr(judge, name, value)
 
@@ -171,6 +174,13 @@ def test_a_judge_is_an_ordinary_llava_with_the_hubs_names(tmp_path):
         saved = weights.get_tensor("vision_tower.vision_model.embeddings.class_embedding")
     torch.testing.assert_close(loaded, saved.float())
     assert AutoProcessor.from_pretrained(tmp_path / "model").tokenizer.padding_side == "left"
+
+    again = tmp_path / "again"
+    judge.train(again, [BUILTIN_MODELS / "blocks-sd-small"], seed=1, begin=tmp_path / "model")
+    assert not (again / "words").exists()
+    with safe_open(again / "model" / "model.safetensors", framework="pt") as weights:
+        assert set(weights.keys()) == names
+        assert (weights.get_tensor("vision_tower.vision_model.embeddings.class_embedding") - saved).abs().max() < 0.05
 
 
 def test_what_the_judge_learns_is_what_the_processor_asks_and_the_rubric_reads(tmp_path):

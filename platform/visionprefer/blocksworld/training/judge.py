@@ -24,6 +24,7 @@ WORDS_STEPS = 3_000
 SCHEDULE = ("caption", "judgement", "words", "judgement")  # what is learnt in turn; at first captions alone
 CAPTIONS_FIRST = 500  # steps
 STEPS = 5_500
+CAPTIONS_FIRST_AGAIN, STEPS_AGAIN = 200, 2_500  # of another round, at half the rate
 BATCH = 16
 FORMS = 0.5  # share of the captions that say how cleanly each shape is formed: the hardest to see
 OTHER_WISHES = 0.4  # share of the pictures that are judged by another prompt than the one they were made for
@@ -34,28 +35,32 @@ WHAT_IS_THERE = "What is in the image, from left to right?"
 HOW_CLEAN = "How cleanly is each shape formed, from left to right?"
 
 
-def train(folder: Path, image_models: list[Path], seed: int) -> None:
-    """Train the judge; the folder gets it in `model/`, with the checkpoint beside it.
+def train(folder: Path, image_models: list[Path], seed: int, begin: Path | None = None) -> None:
+    """Train the judge, or a trained one again; the folder gets it in `model/`, with the checkpoint beside it.
 
     Args:
         folder: where everything goes.
         image_models: folders of pipelines that redraw pictures, so that the judge knows what image models do to shapes.
         seed: of the weights, the pictures and the batches.
+        begin: folder of a trained judge, which knows what follows in words, and learns to see and to judge once more.
     """
     torch.manual_seed(seed)
     processor = _processor()
-    model = _model(processor.tokenizer)
+    again = begin is not None
+    model = LlavaForConditionalGeneration.from_pretrained(begin).float() if again else _model(processor.tokenizer)
+    steps, captions_first, pace = (STEPS_AGAIN, CAPTIONS_FIRST_AGAIN, 0.5) if again else (STEPS, CAPTIONS_FIRST, 1.0)
     with ThreadPoolExecutor() as beside:
         made = beside.submit(judge_data.examples, EXAMPLES, seed, image_models, folder)
         if data.DEVICE == "cpu":  # it is the same cores that would do both
             made.result()
-        learn_words(model, processor, folder / "words", seed)
+        if not again:
+            learn_words(model, processor, folder / "words", seed)
     examples, pictures = made.result()
-    vision.train(model.model.vision_tower, examples, pictures, folder / "vision", seed)
+    vision.train(model.model.vision_tower, examples, pictures, folder / "vision", seed, again)
 
     def prepare(step: int) -> tuple[list[int], dict[str, torch.Tensor]]:
         chance = random.Random(f"{seed} {step}")
-        kind = SCHEDULE[step % len(SCHEDULE)] if step >= CAPTIONS_FIRST else "caption"
+        kind = SCHEDULE[step % len(SCHEDULE)] if step >= captions_first else "caption"
         rows = data.batch(BATCH if kind == "judgement" else 2 * BATCH, len(examples), step, seed)
         if kind == "words":  # beside any picture, or it unlearns to answer from its list and asks the picture
             return rows, _words(processor, chance, PATCHES)
@@ -66,7 +71,8 @@ def train(folder: Path, image_models: list[Path], seed: int) -> None:
         rows, inputs = prepared
         return model(pixel_values=data.scaled(pictures[rows]), **_there(inputs)).loss
 
-    loop.train(model, loss, prepare=prepare, folder=folder, steps=STEPS, learning_rate=1.2e-3, warm_up=300)
+    rate, warm_up = pace * 1.2e-3, round(pace * 300)
+    loop.train(model, loss, prepare=prepare, folder=folder, steps=steps, learning_rate=rate, warm_up=warm_up)
     save(model, processor, folder / "model")
 
 

@@ -19,6 +19,7 @@ from visionprefer.blocksworld.training.data import DEVICE, batch, in_processes, 
 from visionprefer.blocksworld.training.judge_data import Example
 
 STEPS = 13_000
+STEPS_AGAIN = 6_000  # of a tower that sees already, at half the rate
 BATCH = 32
 _MOST_THINGS = 4  # that a spoilt picture shows
 _COVERED = 0.2  # share of a patch that an object has to cover to be what lies there
@@ -57,8 +58,10 @@ class Eyes(torch.nn.Module):
         )
 
 
-def train(tower: Any, examples: list[Example], pictures: torch.Tensor, folder: Path, seed: int) -> None:
-    """Train a vision tower on examples; the folder gets the checkpoint and the journal."""
+def train(
+    tower: Any, examples: list[Example], pictures: torch.Tensor, folder: Path, seed: int, again: bool = False
+) -> None:
+    """Train a vision tower, or one that sees already, on examples; the folder gets the checkpoint and the journal."""
     patches = SIZE // tower.config.patch_size
     forms = _numbered(form for example in examples for form in example.forms)
     answers = functools.partial(_of_patches, patches=patches, forms=forms)
@@ -79,7 +82,8 @@ def train(tower: Any, examples: list[Example], pictures: torch.Tensor, folder: P
             total = total + cross_entropy(found, right)
         return total
 
-    loop.train(eyes, loss, folder=folder, steps=STEPS, learning_rate=1e-3)
+    steps, learning_rate = (STEPS_AGAIN, 5e-4) if again else (STEPS, 1e-3)
+    loop.train(eyes, loss, folder=folder, steps=steps, learning_rate=learning_rate)
     tower.requires_grad_(False)
 
 

@@ -56,7 +56,7 @@ def run(
         for note in prepared.notes:
             progress.say(note)
         _stream(recipe, store, prepared, progress, retry_failed, address)
-        return _derive(recipe, store, prepared.manifest, progress)
+        return _derive(store, prepared.manifest, progress)
 
 
 def _stream(
@@ -158,12 +158,12 @@ def _watching(log: Any, tables: Tables, stages: dict[str, Workers], progress: Pr
         tables.enter()
 
 
-def _derive(recipe: Recipe, store: Store, manifest: dict[str, Any], progress: Progress) -> RunFolder:
+def _derive(store: Store, manifest: dict[str, Any], progress: Progress) -> RunFolder:
     """Rebuild the derived tables, unless they are made of just what is there."""
     folder = RunFolder(store)
     replies = [folder.replies_of(judge) for judge in folder.counted_judges()]
     paid = sorted(list(commit) for shards in (folder.images, *replies) for commit in shards.commits.values())
-    digest = content_id("derived", manifest["judge"], recipe.preferences.model_dump(mode="json"), paid)
+    digest = content_id("derived", manifest["judge"], folder.recipe.preferences.model_dump(mode="json"), paid)
     if folder.is_finished and manifest["derived"]["digest"] == digest:
         return folder
     _check_bytes(folder)
@@ -171,7 +171,7 @@ def _derive(recipe: Recipe, store: Store, manifest: dict[str, Any], progress: Pr
     manifest.pop("derived", None)
     store.write_manifest(manifest)
     files, training = write_derived(folder, digest)
-    files |= _ask_oracle(recipe, folder, progress)
+    files |= _ask_oracle(folder, progress)
     derived = {"digest": digest, "files": files, "training": training, "packages": versions(PACKAGES)}
     folder.manifest["derived"] = derived
     write_statistics(folder)
@@ -197,9 +197,9 @@ def _check_bytes(folder: RunFolder) -> None:
             )
 
 
-def _ask_oracle(recipe: Recipe, folder: RunFolder, progress: Progress) -> dict[str, str]:
+def _ask_oracle(folder: RunFolder, progress: Progress) -> dict[str, str]:
     """Write the oracle's table where a model is built in. Returns the SHA-256 of each file."""
-    if not is_about_blocks(recipe):
+    if not is_about_blocks(folder.recipe):
         if folder.store.exists("oracle.parquet"):  # of another judge
             folder.store.delete("oracle.parquet")
         return {}

@@ -65,7 +65,7 @@ def test_the_budget_stops_the_run_and_a_larger_one_takes_it_up(
 ) -> None:
     server = chat_server(lambda n, body: said())
     price = {"prompt": 0, "completion": 1e6}  # each reply costs 50, and may cost 100
-    with pytest.raises(InputError, match=r"judge\.api\.budget is 330.*Raise the budget"):
+    with pytest.raises(InputError, match=r"api\.budget is 330.*Raise the budget"):
         go(pictures, server, tmp_path / "out", price=price, budget=330)
     paid = len(server.asked)
     assert 1 <= paid <= 6

@@ -27,7 +27,7 @@ def derived(folder: Path, judge: str) -> tuple[RunFolder, str]:
     manifest = store.manifest() | {"recipe": recipe.model_dump(mode="json")}
     del manifest["derived"]
     store.write_manifest(manifest)
-    _derive(recipe, store, manifest, Progress(Console(file=said, width=200)))
+    _derive(store, manifest, Progress(Console(file=said, width=200)))
     return RunFolder(store), said.getvalue()
 
 

@@ -40,7 +40,8 @@ def derived(folder: Path, judges: str) -> RunFolder:
     recipe = Recipe.model_validate(RECIPE.model_dump() | {"preferences": {"judges": judges}})
     store = Store(folder)
     manifest = store.manifest() | {"recipe": recipe.model_dump(mode="json")}
-    return _derive(recipe, store, manifest, Progress(Console(file=io.StringIO())))
+    store.write_manifest(manifest)
+    return _derive(store, manifest, Progress(Console(file=io.StringIO())))
 
 
 def labels(run: RunFolder) -> dict[str, float]:

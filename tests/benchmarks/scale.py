@@ -9,8 +9,9 @@ the peak memory of the driver and of Ray's head, each in a process of its own. L
 
 2026-11-27, 2 cores of an AMD EPYC, nothing else running: one, two and four nodes gave 29.9, 60.0 and 122.4 of the 32,
 64 and 128 rows a second that sleep alone allows: 1.00, 1.00 and 1.02 of linear. A million images were planned in 54 s,
-53 of them of a core, and 889 MiB. 1,000, 10,000 and 100,000 rows took 11, 24 and 112 s, the driver to 273, 278 and
-318 MiB while it streamed and to 316, 385 and 721 MiB when it compared all scores, and Ray's head to 78, 89 and 113 MiB.
+53 of them of a core, and 889 MiB. 1,000, 10,000 and 100,000 rows took 11, 24 and 112 s. On 2026-11-28, beside other
+work: 23, 26 and 115 s, the driver to 252, 258 and 293 MiB while it streamed and to 309, 376 and 640 MiB when it
+compared the scores, 8,192 prompts at a time, and counted them; and Ray's head to 81, 86 and 112 MiB.
 """
 
 import argparse

@@ -27,7 +27,7 @@ bench: .venv/installed-dev ## Run the benchmarks, which print ratios.
 
 chaos: .venv/installed-dev ## Kill, cut off and fill up what runs, 24 times at random moments; count what is lost.
 	$(BIN)/python tests/chaos/suite.py --rounds 24
-	if [ -e .venv-vllm/installed ]; then .venv-vllm/bin/python tests/chaos/suite.py --rounds 2 --fault "vLLM engine killed"; fi
+	if [ -x .venv-vllm/bin/python ]; then .venv-vllm/bin/python tests/chaos/suite.py --rounds 2 --fault "vLLM engine killed"; fi
 
 wheel: .venv/installed ## Build the wheel, alone in dist/.
 	rm -rf dist

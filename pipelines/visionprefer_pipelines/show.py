@@ -9,6 +9,7 @@ from rich.table import Table
 
 from visionprefer.audit import known_of_oracle, read_known, write_audit
 from visionprefer.audit import tables as audit_tables
+from visionprefer.blocksworld.agreement import OracleFigures
 from visionprefer.blocksworld.boundary import warning
 from visionprefer.errors import InputError
 from visionprefer.importing import Imported
@@ -203,10 +204,10 @@ def print_tables(printed: list[TextTable], console: Console) -> None:
 def summary(folder: RunFolder, console: Console, seconds: float, retry: str) -> None:
     """Print what a run made, where it is, and what can be done with it; `retry` is the command for failed rows."""
     _counts(folder, console)
-    aspects = read_statistics(folder).aspects.values()
-    pairs, ties = sum(figures.pairs for figures in aspects), sum(figures.ties for figures in aspects)
+    statistics = read_statistics(folder)
+    pairs, ties = (sum(getattr(of, name) for of in statistics.aspects.values()) for name in ("pairs", "ties"))
     console.print(f"preferences {pairs} pairs: {pairs - ties} choices, {ties} ties")
-    _oracle(folder, console)
+    _oracle(statistics.oracle, console)
     root = folder.store.root
     console.print(
         f"\nDone in {seconds:.0f} s. Look at\n  {root}/report.html\n  {root}/training, preferences.parquet, …"
@@ -217,9 +218,8 @@ def summary(folder: RunFolder, console: Console, seconds: float, retry: str) -> 
         console.print(f"  {retry}")
 
 
-def _oracle(folder: RunFolder, console: Console) -> None:
+def _oracle(figures: OracleFigures | None, console: Console) -> None:
     """In a line each, how right the images and the judge are."""
-    figures = read_statistics(folder).oracle
     if figures is None:
         return
     right = [f"{model.fully_right:.0%} of the images of {model.model or 'unknown make'}" for model in figures.models]

@@ -145,8 +145,8 @@ class Store:
     ) -> tuple[str, int]:
         """Write tables one after the other as one Parquet file; see `write_table`.
 
-        Of the tables one is in memory at a time, and of the file SPOOLED bytes. Without `rows_per_group` each table is
-        a row group.
+        Of the tables one is in memory at a time, and of the file SPOOLED bytes, or all of it where it goes to a bucket.
+        Without `rows_per_group` each table is a row group.
         """
         if self._local:
             Path(self._prefix).mkdir(parents=True, exist_ok=True)

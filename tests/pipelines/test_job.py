@@ -17,9 +17,12 @@ import psutil
 import pytest
 import yaml
 
+from visionprefer.errors import InputError
+from visionprefer.recipe import Recipe
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
 from visionprefer_pipelines.commands import free_port
+from visionprefer_pipelines.jobs import _shipped
 
 pytestmark = pytest.mark.slow
 RAY = str(Path(sys.executable).parent / "ray")
@@ -163,6 +166,17 @@ def test_the_wheel_and_the_recipe_run_as_a_job_and_whatever_ends_it_the_next_goe
     unknown = visionprefer("logs", "nobody", at, environment=environment)
     assert unknown.returncode == 2
     assert f"nobody: the cluster has no such job. Its jobs: {third}" in unknown.stderr
+
+
+def test_images_that_exist_are_judged_where_the_machines_share_them(tmp_path: Path) -> None:
+    def shipped(existing: str) -> str:
+        recipe = {"name": "r", "images": {"existing": existing}, "judge": {"model": "owner/judge"}}
+        return str(_shipped(Recipe.model_validate(recipe), tmp_path)["images"]["existing"])
+
+    assert shipped("/shared/pictures") == "/shared/pictures"
+    for elsewhere in ("pictures", "s3://bucket/pictures"):
+        with pytest.raises(InputError, match=f"{elsewhere} is not shipped .* Write the full path"):
+            shipped(elsewhere)
 
 
 def test_where_no_cluster_is_that_is_told(environment: dict[str, str], tmp_path: Path) -> None:

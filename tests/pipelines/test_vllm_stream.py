@@ -2,6 +2,7 @@
 takes where engines mix the shards.
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -73,7 +74,7 @@ def test_a_row_takes_its_share_of_the_time_since_others_were_committed(monkeypat
 
     monkeypatch.setattr(vllm_stream, "_commit", commit)
     monkeypatch.setattr(vllm_stream, "_row", lambda _, answer, __: {"request_id": answer["row"]})
-    monkeypatch.setattr(vllm_stream.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(vllm_stream, "time", SimpleNamespace(monotonic=lambda: next(now)))
     gather = CommitReplies(None, None, None, 100)
     gather(answers("a", [0, 1], of=2))
     gather(answers("b", [0, 1], of=4))

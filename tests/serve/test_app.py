@@ -17,15 +17,11 @@ from visionprefer_serve.wire import Answer
 ONE = {"items": [{"prompt": "a cat", "image": base64.b64encode(b"any").decode()}]}
 
 
-class Asked(asyncio.Task[Any]):
-    """As a handle's response: it is awaited, and can be cancelled."""
-
-
 def replicas(score: Callable[..., Awaitable[Any]], health: Callable[..., Awaitable[Any]]) -> SimpleNamespace:
-    """A model whose replicas do this."""
+    """A model whose replicas do this. As a handle's responses, a task is awaited and can be cancelled."""
 
     def remote(work: Callable[..., Awaitable[Any]]) -> SimpleNamespace:
-        return SimpleNamespace(remote=lambda *given: Asked(work(*given)))
+        return SimpleNamespace(remote=lambda *given: asyncio.ensure_future(work(*given)))
 
     return SimpleNamespace(score=remote(score), check_health=remote(health))
 

@@ -30,6 +30,7 @@ from visionprefer.statistics.win_rates import win_rates
 
 FILE = "statistics.json"  # of a finished run
 COMPARED = ["prompt_id", "image_id_0", "image_id_1", "label"]  # of PREFERENCES, where it is known by which aspect
+LABELS = ["prompt_id", "label"]
 DRAWN = ("model", "guidance_scale", "num_inference_steps")  # what images of a prompt differ in
 BIN = 0.5  # points of score
 LONGEST_REASON = 160  # characters
@@ -79,7 +80,7 @@ def statistics(run: RunFolder) -> Statistics:
         },
         sources=_sources(scored),
         win_rates={column: win_rates(overall, images, column) for column in DRAWN},
-        prompts_without_choice=prompts.num_rows - _with_choice(run),
+        prompts_without_choice=prompts.num_rows - _with_choice(run.preferences(LABELS, where=pc.field("label") != 0.5)),
         **_asked_again(run, images),
         oracle=agreement(judgements, oracle, images, weights) if oracle is not None else None,
     )
@@ -141,9 +142,9 @@ def paid_for(replies: Shards) -> float:
 
 
 def _aspect(run: RunFolder, aspect: str, score_N: np.ndarray, prompts: int) -> AspectFigures:
-    label_P = run.preferences(["label"], where=pc.field("aspect") == aspect)["label"]
-    pairs = len(label_P)
-    ties = pc.sum(pc.equal(label_P, 0.5), min_count=0).as_py()
+    preferences = run.preferences(LABELS, where=pc.field("aspect") == aspect)
+    pairs = preferences.num_rows
+    ties = pc.sum(pc.equal(preferences["label"], 0.5), min_count=0).as_py()
     bins, images = np.unique(np.floor(score_N / BIN) * BIN, return_counts=True)
     return AspectFigures(
         images=len(score_N),
@@ -154,7 +155,7 @@ def _aspect(run: RunFolder, aspect: str, score_N: np.ndarray, prompts: int) -> A
         choices=pairs - ties,
         ties=ties,
         tie_rate=ties / pairs if pairs else None,
-        prompts_without_choice=prompts - _with_choice(run, pc.field("aspect") == aspect),
+        prompts_without_choice=prompts - _with_choice(preferences),
     )
 
 
@@ -172,10 +173,10 @@ def _sources(scored: Scores) -> list[SourceFigures]:
     return figures
 
 
-def _with_choice(run: RunFolder, of: pc.Expression | bool = True) -> int:
-    """Prompts with a pair which is no tie."""
-    chosen = run.preferences(["prompt_id"], where=(pc.field("label") != 0.5) & of)
-    return int(pc.count_distinct(chosen["prompt_id"]).as_py())
+def _with_choice(preferences: pa.Table) -> int:
+    """Prompts that have a pair which is no tie."""
+    chosen = pc.not_equal(preferences["label"], 0.5)
+    return int(pc.count_distinct(preferences["prompt_id"].filter(chosen)).as_py())
 
 
 def _mean(score_N: np.ndarray) -> float | None:

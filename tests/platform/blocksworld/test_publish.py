@@ -56,6 +56,12 @@ def test_the_judges_card_is_written_with_what_it_says_of_a_run():
     ]
 
 
+def test_the_judge_alone_has_another_round(tmp_path):
+    with pytest.raises(typer.BadParameter, match="this is blocks-vae: leave it out"):
+        train("blocks-vae", tmp_path, seed=0, begin=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_commands_of_a_card_are_there():
     for module in ("training", "publish"):
         __import__(f"visionprefer.blocksworld.{module}")

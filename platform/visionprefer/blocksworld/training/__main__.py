@@ -25,6 +25,9 @@ def train(
     begin: Annotated[Path | None, typer.Option(help="Folder of a trained judge, for another round of it.")] = None,
 ) -> None:
     """Train one of the built-in models from random weights, or go on training it."""
+    if begin and name != "blocks-llava":
+        raise typer.BadParameter(f"--begin is for blocks-llava, and this is {name}: leave it out")
+
     import torch
 
     from visionprefer.blocksworld.training import blip, clip, image_model, judge, vae

@@ -1,4 +1,4 @@
-"""`visionprefer submit`, `jobs`, `logs` and `stop`: runs as jobs of a Ray cluster."""
+"""`visionprefer submit`, `jobs`, `logs` and `stop`: runs and trainings as jobs of a Ray cluster."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from visionprefer.errors import InputError
-from visionprefer.recipe_file import load_recipe
+from visionprefer.recipe_file import load_any_recipe
+from visionprefer.reward.recipe import AblationRecipe
 from visionprefer_pipelines.terminal import RecipeArgument, Set, console_of, path_of
 
 Dashboard = Annotated[
@@ -17,7 +18,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the job, as `visio
 
 def submit(
     recipe: RecipeArgument,
-    out: Annotated[str, typer.Option(help="Folder of the run as the cluster sees it: s3://, gs:// or a shared one.")],
+    out: Annotated[str, typer.Option(help="Folder for what is made, as the cluster sees it: s3://, gs:// or shared.")],
+    data: Annotated[str | None, typer.Option(help="Of a training: the run that it learns from, likewise.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Of PPO: URL of the reward endpoint, likewise.")] = None,
     address: Dashboard = "http://127.0.0.1:8265",
     set_: Set = None,
     retries: Annotated[int, typer.Option(min=0, help="How often it is submitted again if it or its cluster dies.")] = 0,
@@ -27,13 +30,18 @@ def submit(
         Path | None, typer.Option(exists=True, help="Of this package; default: built from the checkout, if it is one.")
     ] = None,
 ) -> None:
-    """Make a preference dataset on a Ray cluster: ship package and recipe, and follow the log."""
+    """Do on a Ray cluster what a recipe says, of a dataset, of prompts to polish or of a training: ship package and
+    recipe, and follow the log.
+    """
     from ray.job_submission import JobStatus
 
-    from visionprefer_pipelines.jobs import client_of, job_name, packed, run_as_job, submit_to
+    from visionprefer_pipelines.jobs import client_of, job_name, run_as_job, submit_to
+    from visionprefer_pipelines.shipping import command_of, packed
 
-    settings, console = load_recipe(path_of(recipe), set_), console_of()
-    at = f"--address {address}"
+    settings, console, at = load_any_recipe(path_of(recipe), set_), console_of(), f"--address {address}"
+    if isinstance(settings, AblationRecipe):
+        raise InputError(f"{recipe}: variants are trained by visionprefer reward ablate, on one of the machines")
+    command = command_of(settings, out, data, endpoint, retry_failed)
 
     def say(told: str) -> None:
         console.print(f"· {told}")
@@ -44,11 +52,11 @@ def submit(
         client_of(address)  # where nobody answers, that is told at once
         name = job_name(settings)
         with packed(settings, wheel) as environment:
-            submit_to(address, name, out, environment, retry_failed, say)
+            submit_to(address, name, command, environment, say)
         console.print(f"Next: visionprefer logs {name} {at}, or visionprefer stop {name} {at}")
         return
     try:
-        status = run_as_job(address, settings, out, wheel, retries, retry_failed, say)
+        status = run_as_job(address, settings, command, wheel, retries, say)
     except KeyboardInterrupt:
         console.print(f"\nThe job goes on. To see it: visionprefer jobs {at}; to stop it: visionprefer stop NAME {at}")
         raise typer.Exit(130) from None

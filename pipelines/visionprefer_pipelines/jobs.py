@@ -1,15 +1,7 @@
-"""A run as a job of a Ray cluster: the package and the recipe are shipped, the log comes back, and a job that dies is
-submitted again, which goes on where it stopped.
-"""
+"""Jobs of a Ray cluster: submitted, followed and, if one dies, submitted again, which goes on where it stopped."""
 
 import asyncio
-import importlib.util
 import os
-import shlex
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,18 +10,15 @@ from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 import tenacity
-import yaml
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-import visionprefer
 from visionprefer.errors import InputError
-from visionprefer.recipe import Recipe
+from visionprefer_pipelines.shipping import Shippable, packed
 
 SECONDS_TO_COME_BACK = 300.0  # for which a cluster that does not answer is asked again
 SECONDS_BETWEEN_TRIES = 5.0
 Answer = TypeVar("Answer")
-_ROOT = Path(visionprefer.__file__).parents[2]
 # What Ray's client raises when a cluster does not answer, or not as it should; requests' errors are OSErrors.
 _BROKEN = (OSError, RuntimeError, ValueError, RayError, aiohttp.ClientError)
 
@@ -59,84 +48,25 @@ def client_of(address: str) -> JobSubmissionClient:
         ) from error
 
 
-@contextmanager
-def packed(recipe: Recipe, wheel: Path | None) -> Iterator[dict[str, Any]]:
-    """What is shipped with a job, as a runtime environment: the recipe with its files of prompts, and the package.
-
-    Args:
-        recipe: checked.
-        wheel: of this package; None: built, if the package lies in a checkout; else what is installed there is used.
-
-    Raises:
-        InputError: if something cannot be shipped.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        working = Path(folder) / "recipe"
-        working.mkdir()
-        (working / "recipe.yaml").write_text(yaml.safe_dump(_shipped(recipe, working), sort_keys=False))
-        wheel = wheel or _built(Path(folder) / "wheel")
-        yield {"working_dir": str(working), **({"py_modules": [str(wheel)]} if wheel else {})}
-
-
-def job_name(recipe: Recipe, number: int = 0) -> str:
-    """Of the job of a run, in its first try or a later one."""
+def job_name(recipe: Shippable, number: int = 0) -> str:
+    """Of the job of a recipe, in its first try or a later one."""
     return f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}" + (f"-{number + 1}" if number else "")
 
 
-def submit(
-    client: JobSubmissionClient, name: str, out: str, environment: dict[str, Any], retry_failed: bool = False
-) -> None:
-    """Submit a run.
+def submit(client: JobSubmissionClient, name: str, command: str, environment: dict[str, Any]) -> None:
+    """Submit a job.
 
     Args:
         client: of the cluster.
         name: of the job.
-        out: folder of the run, as the cluster's machines see it.
-        environment: see `packed`.
-        retry_failed: take up again the rows that failed before.
+        command: see `shipping.command_of`.
+        environment: see `shipping.packed`.
 
     Raises:
-        InputError: if `out` would lie in the job's own folder, which goes when it ends.
         LostError: if the cluster does not say that it takes the job, which it may have taken all the same.
     """
-    if "://" not in out and not out.startswith("/"):
-        raise InputError(
-            f"--out {out}: the job would take it with it when it ends. Write s3://…, gs://… or a full path"
-        )
-    entrypoint = f"python -m visionprefer_pipelines.cli run recipe.yaml --out {shlex.quote(out)}"
-    entrypoint += " --retry-failed" if retry_failed else ""
     with _telling():
-        client.submit_job(entrypoint=entrypoint, submission_id=name, runtime_env=environment)
-
-
-def _shipped(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """The recipe as it is read there, its files copied into the folder and named as they lie."""
-    existing = recipe.images.existing
-    if existing and not Path(existing).is_absolute():
-        raise InputError(
-            f"images.existing: {existing} is not shipped with a job. Write the full path of a folder that the machines "
-            "of the cluster share"
-        )
-    told = recipe.model_dump(mode="json", exclude_unset=True)
-    for field in ("path", "block_list"):
-        value = getattr(recipe.prompts, field)
-        if value and Path(value).is_file():
-            told["prompts"][field] = field + Path(value).suffix
-            shutil.copy(value, folder / told["prompts"][field])
-    return told
-
-
-def _built(folder: Path) -> Path | None:
-    if not (_ROOT / "pyproject.toml").exists():
-        return None
-    here = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", *here, "--wheel-dir", str(folder)]
-    done = subprocess.run([*command, str(_ROOT)], check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise InputError(
-            f"the package cannot be built: {done.stderr[-500:]}\nWrite --wheel FILE, as `make wheel` makes it"
-        )
-    return next(folder.glob("*.whl"))
+        client.submit_job(entrypoint=command, submission_id=name, runtime_env=environment)
 
 
 def follow(client: JobSubmissionClient, name: str) -> JobStatus:
@@ -158,22 +88,15 @@ def follow(client: JobSubmissionClient, name: str) -> JobStatus:
 
 
 def run_as_job(
-    address: str,
-    recipe: Recipe,
-    out: str,
-    wheel: Path | None,
-    retries: int,
-    retry_failed: bool,
-    say: Callable[[str], None],
+    address: str, recipe: Shippable, command: str, wheel: Path | None, retries: int, say: Callable[[str], None]
 ) -> JobStatus:
-    """Submit a run, follow it, and submit it again if it, or its cluster, dies: what was done is not done again.
+    """Submit a job, follow it, and submit it again if it, or its cluster, dies: what was done is not done again.
 
     Args:
         address: of the cluster's dashboard.
-        recipe, out: see `submit`.
-        wheel: see `packed`.
+        recipe, wheel: see `shipping.packed`.
+        command: see `shipping.command_of`.
         retries: how often it is submitted again.
-        retry_failed: see `submit`.
         say: told what happens.
 
     Returns:
@@ -187,7 +110,7 @@ def run_as_job(
     with packed(recipe, wheel) as environment:
         for number in range(retries + 1):
             name = job_name(recipe, number)
-            submit_to(address, name, out, environment, retry_failed, say)
+            submit_to(address, name, command, environment, say)
             status = _ended(address, name, say)  # while it may still run, no other may
             say(f"{name}: {status.value.lower()}")
             if status != JobStatus.FAILED:
@@ -195,16 +118,14 @@ def run_as_job(
     return status
 
 
-def submit_to(
-    address: str, name: str, out: str, environment: dict[str, Any], retry_failed: bool, say: Callable[[str], None]
-) -> None:
+def submit_to(address: str, name: str, command: str, environment: dict[str, Any], say: Callable[[str], None]) -> None:
     """Have a cluster take a job, as `submit` does, however often it is asked. Whether the cluster has it is what the
     cluster says, as the answer to a submission may have been lost.
     """
 
     def taken(client: JobSubmissionClient) -> None:
         if name not in _names(client):
-            submit(client, name, out, environment, retry_failed)
+            submit(client, name, command, environment)
 
     _asked(address, name, taken, say)
     say(f"{name}: submitted")

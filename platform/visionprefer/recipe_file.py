@@ -90,7 +90,14 @@ def load_any_recipe(
 ) -> Recipe | PolishRecipe | RewardRecipe | AblationRecipe | DPORecipe | FinetuneRecipe | PPORecipe:
     """Read a recipe of any kind, the one that has most of the file's fields, and check it. Like `load_recipe`."""
     fields = _fields(path).keys()
-    return max(_LOADERS.items(), key=lambda each: len(fields & each[0].model_fields.keys()))[1](path, overrides)
+    shared = {kind: len(fields & kind.model_fields.keys()) for kind in _LOADERS}
+    kind = max(shared, key=shared.__getitem__)
+    if kind is DPORecipe and shared[DPORecipe] == shared[FinetuneRecipe]:
+        raise InputError(
+            f"{path}: it may be a recipe of dpo or of finetune, which have these fields both. Write one more into the "
+            f"file that tells which: beta: 5000, or min_scores: {{}}"
+        )
+    return _LOADERS[kind](path, overrides)
 
 
 _LOADERS: dict[type[Settings], Callable[..., Any]] = {

@@ -1,4 +1,4 @@
-"""A run as a job of a Ray cluster: package and recipe are shipped, the log comes back, and a death costs little."""
+"""Jobs of a Ray cluster: package and recipe are shipped, the log comes back, and a death costs little."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,12 +17,14 @@ import psutil
 import pytest
 import yaml
 
+from visionprefer.align.ppo_recipe import PPORecipe
+from visionprefer.align.recipe import DPORecipe
 from visionprefer.errors import InputError
 from visionprefer.recipe import Recipe
 from visionprefer.run_folder import RunFolder
 from visionprefer.store import Store
 from visionprefer_pipelines.commands import free_port
-from visionprefer_pipelines.jobs import _shipped
+from visionprefer_pipelines.shipping import _shipped, command_of
 
 pytestmark = pytest.mark.slow
 RAY = str(Path(sys.executable).parent / "ray")
@@ -179,10 +181,53 @@ def test_images_that_exist_are_judged_where_the_machines_share_them(tmp_path: Pa
             shipped(elsewhere)
 
 
+def test_a_training_is_submitted_with_what_it_learns_from_and_nothing_else(tmp_path: Path) -> None:
+    drawn = {"name": "p", "model": "owner/model", "prompts": {"path": "prompts.txt"}}
+    dpo, ppo = DPORecipe(name="d", model="owner/model"), PPORecipe.model_validate(drawn)
+    told = command_of(dpo, "s3://bucket/a model", data="/shared/run")
+    assert told.endswith("cli dpo recipe.yaml --data /shared/run --out 's3://bucket/a model'")
+    told = command_of(ppo, "/shared/ppo", endpoint="http://10.0.0.2:8000")
+    assert told.endswith("cli ppo recipe.yaml --endpoint http://10.0.0.2:8000 --out /shared/ppo")
+    with pytest.raises(InputError, match="--data: `dpo` wants the folder of the finished run"):
+        command_of(dpo, "/shared/dpo")
+    with pytest.raises(InputError, match="--data /shared/run: it is a recipe of `ppo`, which takes no --data"):
+        command_of(ppo, "/shared/ppo", data="/shared/run", endpoint="http://10.0.0.2:8000")
+    with pytest.raises(InputError, match="--endpoint: `ppo` wants the URL of a reward endpoint"):
+        command_of(ppo, "/shared/ppo")
+    with pytest.raises(InputError, match="--data runs/mine: a job's own folder goes when it ends"):
+        command_of(dpo, "/shared/dpo", data="runs/mine")
+    with pytest.raises(InputError, match="--retry-failed: d is a recipe of `dpo`, which has no rows"):
+        command_of(dpo, "/shared/dpo", data="/shared/run", retry_failed=True)
+
+    (tmp_path / "prompts.txt").write_text("a red circle")
+    (tmp_path / "shipped").mkdir()
+    drawn["prompts"] = {"path": str(tmp_path / "prompts.txt")}
+    assert _shipped(PPORecipe.model_validate(drawn), tmp_path / "shipped")["prompts"]["path"] == "path.txt"
+    assert (tmp_path / "shipped" / "path.txt").read_text() == "a red circle"
+
+
+def test_a_training_runs_as_a_job(
+    cluster: Cluster, environment: dict[str, str], tmp_path: Path, make_run: Callable[..., RunFolder], tiny_blip: Path
+) -> None:
+    run = make_run({f"prompt {n}": ("train", [[score] * 4 for score in (1, 5)]) for n in range(12)})
+    recipe = {"name": "reward", "backbone": str(tiny_blip), "epochs": 1, "batch_size": 8, "validation": 0.25}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    submitted = ("submit", str(tmp_path / "recipe.yaml"), f"--address={cluster.address}", f"--out={tmp_path / 'model'}")
+    done = visionprefer(*submitted, f"--data={run.store.root}", environment=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "epoch 1: validation loss" in done.stdout
+    assert re.search(r"reward-\S+: succeeded", done.stdout)
+    assert (tmp_path / "model" / "vpscore.json").exists()
+
+    refused = visionprefer(*submitted, environment=environment)
+    assert refused.returncode == 2
+    assert "--data: `reward train` wants" in refused.stderr
+
+
 def test_where_no_cluster_is_that_is_told(environment: dict[str, str], tmp_path: Path) -> None:
     recipe = {"name": "r", "prompts": {"path": "p"}, "images": {"models": [{"model": "m"}]}, "judge": {"model": "j"}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    command = ("submit", str(tmp_path / "recipe.yaml"), "--out", "out", f"--address=http://127.0.0.1:{free_port()}")
+    command = ("submit", str(tmp_path / "recipe.yaml"), "--out", "/out", f"--address=http://127.0.0.1:{free_port()}")
     answer = visionprefer(*command, environment=environment)
     assert answer.returncode == 2
     assert "no Ray cluster takes jobs there" in answer.stderr

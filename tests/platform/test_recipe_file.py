@@ -211,6 +211,15 @@ def test_a_recipe_is_of_the_kind_whose_fields_it_has(name: str, kind: str) -> No
     assert type(load_any_recipe(RECIPES / f"{name}.yaml")).__name__ == kind
 
 
+def test_a_recipe_that_may_be_of_two_trainings_is_not_guessed_at(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("name: mine\nmodel: builtin:blocks-sd-small\nsteps: 10\n")
+    with pytest.raises(InputError, match=r"dpo or of finetune.* beta: 5000, or min_scores: \{\}"):
+        load_any_recipe(file)
+    file.write_text(file.read_text() + "min_scores: {}\n")
+    assert type(load_any_recipe(file)).__name__ == "FinetuneRecipe"
+
+
 def test_a_training_recipe_with_a_wrong_word_is_still_told_as_one(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text("name: mine\nmodel: builtin:blocks-sd-small\nbeta: 500\nstepz: 10\n")

@@ -1,4 +1,6 @@
-"""Ray's own autoscaler, on nodes that are processes here: what a run wants comes when it is wanted, and goes."""
+"""Ray's own autoscaler, with the node types of cluster.yaml, whose nodes are processes here: what a run wants comes
+when it is wanted, and goes.
+"""
 
 import json
 import os
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from ray._private.services import get_node_ip_address
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
@@ -21,11 +24,12 @@ from visionprefer_pipelines.commands import free_port
 
 pytestmark = pytest.mark.slow
 IDLE_MINUTES = 0.1
+CLUSTER = yaml.safe_load((Path(__file__).parents[2] / "cluster.yaml").read_text())
 TYPES = {
-    FAKE_HEAD_NODE_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
-    "gpu": {"resources": {"CPU": 2, "GPU": 1, "draw": 1}, "node_config": {}, "min_workers": 0, "max_workers": 1},
-    "cpu": {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+    FAKE_HEAD_NODE_TYPE if name == CLUSTER["head_node_type"] else name: node | {"node_config": {}}
+    for name, node in CLUSTER["available_node_types"].items()
 }
+POOLS = frozenset({"draw", "judge", "train", "serve"})
 COMMANDS = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
 WATCH = """
 import json, sys, time, ray
@@ -65,7 +69,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "provider": provider,
         "available_node_types": TYPES,
         "head_node_type": FAKE_HEAD_NODE_TYPE,
-        "max_workers": 3,
+        "max_workers": CLUSTER["max_workers"],
         "idle_timeout_minutes": IDLE_MINUTES,
         "upscaling_speed": 1,
         "auth": {},
@@ -86,6 +90,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_enable_worker_prestart": "0",  # of a process for each of so many CPUs, which are not there
     }
     with (tmp_path / "head.log").open("w") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -105,21 +110,24 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_run_gets_the_nodes_that_it_wants_and_lets_them_go(address: str, tmp_path: Path) -> None:
+    """Machines of the two pools that recipes at full size name, and of no other."""
     watch = subprocess.Popen([sys.executable, "-c", WATCH, address], stdout=subprocess.PIPE, text=True)
     assert watch.stdout is not None
     try:
         assert all("GPU" not in node and "CPU" not in node for node in alive(watch.stdout))
         settings = ["prompts.sample=8", "images.block_size=4"]
-        settings += ["images.workers={num_cpus: 1, num_gpus: 1, resources: {draw: 1}}", "judge.workers={num_cpus: 1}"]
+        for stage, pool in (("images", "draw"), ("judge", "judge")):
+            settings.append(f"{stage}.workers={{num_cpus: 4, num_gpus: 1, resources: {{{pool}: 1}}}}")
         command = [sys.executable, "-m", "visionprefer_pipelines.cli", "run", "quickstart", "--address", address]
         command += ["--out", f"{tmp_path}/run", *(word for setting in settings for word in ("--set", setting))]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert RunFolder(Store(tmp_path / "run")).is_finished
-        deadline, had_gpu, nodes = time.monotonic() + 120, False, [{"CPU": 1.0}]
-        while not had_gpu or any("CPU" in node for node in nodes):  # from before the run until nothing is left of it
+        deadline, nodes, came = time.monotonic() + 120, [{"CPU": 1.0}], set[frozenset[str]]()
+        while len(came) < 2 or any("CPU" in node for node in nodes):  # from before the run until nothing is left of it
             nodes = alive(watch.stdout)
-            had_gpu = had_gpu or any(node.get("GPU") == 1 for node in nodes)
-            assert time.monotonic() < deadline, f"had a GPU: {had_gpu}; now {nodes}"
+            came |= {POOLS & set(node) for node in nodes if "CPU" in node}
+            assert time.monotonic() < deadline, f"came: {came}; now {nodes}"
+        assert came == {frozenset({"draw"}), frozenset({"judge"})}
     finally:
         watch.kill()

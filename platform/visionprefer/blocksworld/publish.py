@@ -26,6 +26,7 @@ from visionprefer.store import Store
 
 PICTURES = 512
 RENDERS = 512
+JUDGED_PROMPTS = 1_000  # all that are held out
 TRAINED = Path("runs/blocksworld")
 RECORDS = ("journal.tsv", "training.json")  # of a training
 GRID = (8, 4)  # pictures across and down
@@ -83,7 +84,7 @@ CARDS = {
         f"most of them redrawn by the image models; then {judge.STEPS:,} of all but the tower, on {2 * judge.BATCH} "
         f"captions, {2 * judge.BATCH} scenes that are told or {judge.BATCH} judgements. A second round began with "
         f"these weights and, on other pictures and at half the rate, took {vision.STEPS_AGAIN:,} and "
-        f"{judge.STEPS_AGAIN:,} such steps",
+        f"{judge.STEPS_AGAIN:,} such steps, and a third as many more on the second's pictures",
         "random weights, but for two heads of the language model that look up what followed a token before",
     ),
     "blocks-clip": Card(
@@ -143,8 +144,12 @@ def _measured(name: str, folder: Path, run: Path | None) -> tuple[dict[str, str]
     if name == "blocks-llava":
         if run is None:
             return {}, None, "Not yet."
-        found = measure_judge.judge(RunFolder(Store(str(run))))
-        return _rows(found), None, "On a finished quickstart: pictures by both image models for held-out prompts."
+        judged = RunFolder(Store(str(run)))
+        pictures, prompts = judged.counts()["images"].done, judged.manifest["prompts"]["kept"]
+        told = (
+            f"On {pictures:,} pictures by both image models for {prompts:,} held-out prompts, as the quickstart draws."
+        )
+        return _rows(measure_judge.judge(judged)), None, told
     return (
         _rows(measure.retrieval(folder)),
         None,
@@ -209,11 +214,15 @@ def _commands(name: str) -> list[str]:
     published = f"python -m visionprefer.blocksworld.publish {name}"
     if name != "blocks-llava":
         return [*trained, published]
+    again, third = f"runs/again/{name}", f"runs/third/{name}"
+    settings = f"--set judge.model={third}/model --set prompts.sample={JUDGED_PROMPTS}"
     return [
         *trained,
         f"{trained[-1]} --begin {TRAINED / name / 'model'} --folder runs/again --seed 1",
-        f"visionprefer run quickstart --set judge.model=runs/again/{name}/model --out runs/judged",
-        f"{published} --trained runs/again --run runs/judged",  # its card tells what it says of a run
+        f"mkdir -p {third} && cp {again}/examples.json {again}/pictures.npy {third}",
+        f"{trained[-1]} --begin {again}/model --folder runs/third --seed 2",
+        f"visionprefer run quickstart {settings} --out runs/judged",
+        f"{published} --trained runs/third --run runs/judged",  # its card tells what it says of a run
     ]
 
 

@@ -48,11 +48,15 @@ def test_cards_say_what_was_measured(published):
 
 def test_the_judges_card_is_written_with_what_it_says_of_a_run():
     training = "python -m visionprefer.blocksworld.training blocks-llava"
-    assert publish._commands("blocks-llava")[-4:] == [
+    assert publish._commands("blocks-llava")[-6:] == [
         training,
         f"{training} --begin runs/blocksworld/blocks-llava/model --folder runs/again --seed 1",
-        "visionprefer run quickstart --set judge.model=runs/again/blocks-llava/model --out runs/judged",
-        "python -m visionprefer.blocksworld.publish blocks-llava --trained runs/again --run runs/judged",
+        "mkdir -p runs/third/blocks-llava && cp runs/again/blocks-llava/examples.json "
+        "runs/again/blocks-llava/pictures.npy runs/third/blocks-llava",
+        f"{training} --begin runs/again/blocks-llava/model --folder runs/third --seed 2",
+        "visionprefer run quickstart --set judge.model=runs/third/blocks-llava/model --set prompts.sample=1000 "
+        "--out runs/judged",
+        "python -m visionprefer.blocksworld.publish blocks-llava --trained runs/third --run runs/judged",
     ]
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy
 import pytest
 import torch
+from PIL import Image
 
 from visionprefer.blocksworld.labels import DAMAGES
 from visionprefer.blocksworld.renderer import RGB, Mark, Scene, Thing, coverage, draw, outline
@@ -35,6 +36,22 @@ def test_a_redrawn_picture_has_the_damage_that_is_seen_then(case):
     circle, square = outcome.after(case, cut).flaws
     assert (circle.kind, square.damage) == ("unclean", 0)
     assert 0.08 < circle.damage < 0.4
+
+
+def test_what_was_torn_off_is_damage_where_the_object_should_be(case):
+    """However far it reaches beyond what is left."""
+    things, intacts = case.scene.things, case.coverages
+    bite = coverage(outline(replace(things[0], x=24, radius=10)))
+    left = intacts[0] * (1 - bite)
+    torn = float(1 - left.sum() / intacts[0].sum())
+    pixels = numpy.array(case.picture, dtype=numpy.float32)
+    pixels += (left - intacts[0])[..., None] * (numpy.array(RGB["red"]) - 244)
+    picture = Image.fromarray(pixels.round().clip(0, 255).astype(numpy.uint8))
+    spoilt = Spoilt(case.scene, (left, intacts[1]), (Flaw("torn", torn), None), picture)
+    circle, square = redrawing.measured(spoilt).flaws
+    assert torn > 0.4
+    assert torn - 0.1 < circle.damage < torn + 0.02
+    assert square.damage == 0
 
 
 def test_what_redrawing_mended_is_mended(case):

@@ -67,7 +67,8 @@ def _differs(pixels: numpy.ndarray, colour: numpy.ndarray, levels: float) -> num
 def _object(case: Spoilt, index: int, view: _View) -> tuple[Thing, Flaw] | None:
     """What one of the objects came out as, and its damage; None if it is gone."""
     thing, covered, flaw = case.scene.things[index], case.coverages[index], case.flaws[index]
-    core, around = covered > 0.7 * covered.max(), ndimage.binary_dilation(covered > 0.05, iterations=3)
+    core, whole = covered > 0.7 * covered.max(), renderer.coverage(renderer.outline(thing))
+    around = ndimage.binary_dilation(numpy.maximum(covered, whole) > 0.05, iterations=3)  # where it should be, too
     if _differs(view.before, view.ground, SEEN)[core].mean() < LEAST_SEEN:
         raise _Unclear
     left = _differs(view.now, view.ground, SEEN)[core].mean()

@@ -9,9 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    BlipConfig,
+    BlipForImageTextRetrieval,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from visionprefer.align.policy import Policy
+from visionprefer.random_backbones import _BLIPS
 from visionprefer.random_models import _text_encoder, _unet, _vae
 
 
@@ -51,3 +57,15 @@ def test_the_judge() -> None:
     vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584}
     config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False)
     assert 2 * count(Qwen2_5_VLForConditionalGeneration(config)) == 16_584_333_312
+
+
+def test_the_backbone_of_the_reward_model() -> None:
+    """BLIP-large: ViT-L/16 has 303.3 million weights; BERT base without its pooler, and in each of its 12 layers
+    cross-attention to 1,024 dimensions, of which queries and output are 768 × 768, keys and values 1,024 × 768.
+    """
+    sizes = _BLIPS["blip-large"]
+    text = {**sizes["text"], "vocab_size": 30_524, "encoder_hidden_size": 1024}
+    model = BlipForImageTextRetrieval(BlipConfig(vision_config=sizes["vision"], text_config=text))
+    assert count(model.vision_model) == 303_301_632
+    bert, cross = 23_837_184 + 12 * 7_087_872, 2 * (768 * 768 + 768) + 2 * (1024 * 768 + 768) + 2 * 768
+    assert count(model.text_encoder) == bert + 12 * cross

@@ -147,7 +147,7 @@ def images_to_judge(replies: Shards, unit: str, generation: int, settings: Judge
     one that earlier generations did not know; as `JudgeQuestions` wants them.
     """
     if settings.mode == "single":
-        images = replies.store.read_table(f"images/{unit}.parquet", JUDGED_COLUMNS)
+        images = replies.store.read_shard(f"images/{unit}.parquet", JUDGED_COLUMNS)
         images = repeated(images, settings.repeats)
     else:
         images = read_images(replies.store, unit, JUDGED_COLUMNS)

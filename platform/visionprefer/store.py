@@ -151,7 +151,7 @@ class Store:
         if self._local:
             Path(self._prefix).mkdir(parents=True, exist_ok=True)
         with SpooledTemporaryFile(SPOOLED, dir=self._prefix if self._local else None) as spool:
-            with pq.ParquetWriter(spool, schema, compression="zstd") as writer:
+            with pq.ParquetWriter(spool, schema, compression="zstd", write_page_checksum=True) as writer:
                 for table in tables:
                     writer.write_table(table, row_group_size=rows_per_group or max(1, table.num_rows))
             size = spool.tell()
@@ -164,18 +164,36 @@ class Store:
     def read_table(self, name: str, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """Read a Parquet file, or its rows of which something holds; `row_groups` reads those with 2 GiB of images.
 
+        Without a condition the checksums of its pages are looked at.
+
         Raises:
             FileNotFoundError: if it is not there.
             InputError: if it is damaged, or lacks a column.
         """
-        path = f"{self._prefix}/{name}"
+        path, checked = f"{self._prefix}/{name}", {"pre_buffer": True, "page_checksum_verification": True}
         with self._readable(name):
             if where is not None:
                 return pq.read_table(path, filesystem=self._files, columns=columns, partitioning=None, filters=where)
             # A fourth of the time of pq.read_table, where a run of many shards is read.
-            with pq.ParquetFile(path, filesystem=self._files, pre_buffer=True) as file:
+            with pq.ParquetFile(path, filesystem=self._files, **checked) as file:
                 table = file.read(columns, use_threads=file.metadata.num_rows > ROWS_AT_ONCE)
             return table if columns is None else table.select(columns)
+
+    def read_shard(self, name: str, columns: list[str]) -> pa.Table:
+        """Read a Parquet file that can be made again: one that is damaged is set aside.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+            OSError: if it cannot be reached.
+            InputError: if it is damaged, as the checksums of its pages tell.
+        """
+        data = self.read(name)
+        try:
+            return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
+        except (pa.ArrowInvalid, OSError) as error:
+            self.set_aside(name)
+            told = f"--out {self.root}: {name} changed after it was written. Run again: it is made again"
+            raise InputError(told) from error
 
     def batches(self, name: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """A Parquet file some rows at a time. Raises as `read_table` does."""
@@ -207,7 +225,8 @@ class Store:
             raise
         except (pa.ArrowInvalid, OSError, KeyError) as error:  # KeyError: it lacks a column
             told = "Delete it and run again: what it held is made again"
-            raise InputError(f"{self.root}/{name} is damaged ({error}). {told}") from error
+            reason = " ".join(str(error).split())
+            raise InputError(f"{self.root}/{name} is damaged ({reason}). {told}") from error
 
     def manifest(self) -> dict[str, Any]:
         """What `manifest.json` says; empty for a new run. Raises InputError if it is none of ours."""

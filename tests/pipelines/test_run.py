@@ -1,6 +1,7 @@
 """Runs that are killed and go on: nothing lost, nothing twice, and the bytes of an undisturbed run."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,3 +157,22 @@ def test_it_is_stopped_politely_and_no_other_run_writes_into_its_folder(
     run = RunFolder(Store(out))
     assert run.counts()["images"].done == run.images.table(["image_id"]).num_rows >= 8
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
+
+
+def test_what_a_judge_would_have_said_of_a_damaged_shard_is_never_said(
+    recipe: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Its size, its footer and its name are as they were, and another judge is to read it."""
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    shard = out / "images" / "000001.0.parquet"
+    data = bytearray(shard.read_bytes())
+    place = len(data) // 4
+    data[place : place + 16] = bytes(byte ^ 255 for byte in data[place : place + 16])
+    shard.write_bytes(data)
+    another = ("--set", "judge.rationale_length=19")
+    output = wait(start(recipe, out, *another), code=2)
+    assert "images/000001.0.parquet changed after it was written. Run again: it is made again" in output
+    assert not shard.exists()
+    wait(start(recipe, out, *another))
+    assert_complete_and_equal(out, undisturbed)

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -203,6 +204,25 @@ def test_damage_that_keeps_the_size_is_told_when_it_is_read(tmp_path: Path) -> N
     again.recover([])
     with pytest.raises(InputError, match=r"000000.0.parquet is damaged .* Delete it and run again"):
         again.table()
+
+
+def test_a_shard_whose_bytes_changed_is_set_aside_where_it_is_read(tmp_path: Path) -> None:
+    """Wherever in the data: an image that was changed would still be a picture, and be judged."""
+    store = Store(tmp_path)
+    table = pa.table({"image_id": ["a", "b"], "image": [os.urandom(20_000), bytes(20_000)]})
+    for place in (4, 5_000, 19_000):
+        store.write_table("images/000000.0.parquet", table)
+        assert store.read_shard("images/000000.0.parquet", ["image"]) == table.select(["image"])
+        file = tmp_path / "images" / "000000.0.parquet"
+        data = bytearray(file.read_bytes())
+        data[place] ^= 255
+        file.write_bytes(data)
+        with pytest.raises(InputError, match=r"images/000000.0.parquet changed after it was written. Run again"):
+            store.read_shard("images/000000.0.parquet", ["image_id", "image"])
+        assert not file.exists()
+        assert (tmp_path / "damaged" / "images" / "000000.0.parquet").read_bytes() == data
+    with pytest.raises(FileNotFoundError):
+        store.read_shard("images/000000.0.parquet", ["image"])
 
 
 def test_a_shard_whose_bytes_changed_is_found(tmp_path: Path) -> None:

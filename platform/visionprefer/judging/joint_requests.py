@@ -82,7 +82,7 @@ def read_images(store: Store, unit: str, columns: list[str]) -> pa.Table:
     requests = requests.filter(pc.equal(requests["unit"], unit))
     found = []
     for shard in requests["shard"].unique().to_pylist():
-        images = store.read_table(f"images/{shard}.parquet", columns)
+        images = store.read_shard(f"images/{shard}.parquet", columns)
         found.append(images.filter(pc.is_in(images["image_id"], requests["image_id"].combine_chunks())))
     images = pa.concat_tables(found)
     shown = images.take(pc.index_in(requests["image_id"], images["image_id"].combine_chunks()))

@@ -65,9 +65,7 @@ def statistics(run: RunFolder) -> Statistics:
     """
     prompts = run.prompts()
     images = run.images.table(["image_id", "prompt_id", "prompt", "split", "candidate", *DRAWN])
-    # A judge's name is the most of a row's bytes, and says nothing where there is one judge.
-    columns = [name for name in SCORED if name != "judge" or len(run.counted_judges()) > 1]
-    judgements, oracle, weights = run.judgements(columns), run.oracle(), run.recipe.preferences.weights
+    judgements, oracle, weights = run.judgements(SCORED), run.oracle(), run.recipe.preferences.weights
     scored = scores(judgements, images, weights)
     overall = run.preferences(COMPARED, where=pc.field("aspect") == OVERALL)
     counts = run.counts()

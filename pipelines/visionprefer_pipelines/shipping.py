@@ -16,6 +16,7 @@ import yaml
 import visionprefer
 from visionprefer.align.ppo_recipe import PPORecipe
 from visionprefer.align.recipe import DPORecipe, FinetuneRecipe
+from visionprefer.buckets import is_in_bucket
 from visionprefer.errors import InputError
 from visionprefer.recipe import PolishRecipe, Recipe
 from visionprefer.reward.recipe import RewardRecipe
@@ -56,7 +57,7 @@ def command_of(
     if retry_failed and not isinstance(recipe, _TAKE_UP_FAILED_ROWS):
         raise InputError(f"--retry-failed: {recipe.name} is a recipe of `{command}`, which has no rows. Leave it out")
     for option, folder in (("--out", out), ("--data", data)):
-        if folder and "://" not in folder and not folder.startswith("/"):
+        if folder and not (is_in_bucket(folder) or Path(folder).is_absolute()):
             raise InputError(
                 f"{option} {folder}: a job's own folder goes when it ends. Write s3://…, gs://… or the full path of a "
                 "folder that the machines share"

@@ -1,6 +1,7 @@
 """Images that exist already: found with their captions, and taken over byte for byte."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +18,10 @@ from visionprefer.schema import FAILED_IMAGES, IMAGES, content_id
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 METADATA = ("metadata.jsonl", "metadata.csv")
+OUR_ID = re.compile(r"[0-9a-f]{32}")
 WRITE = (
     "Write a folder of images with NAME.txt beside each or a metadata.jsonl or metadata.csv (file_name, text), "
-    "or a Parquet file with an image and a prompt column"
+    "a Parquet file with an image and a prompt column, or the folder of a run"
 )
 
 
@@ -29,6 +31,7 @@ class ExistingImage(NamedTuple):
     prompt: str  # as it was found, without white space at its ends
     source: str  # absolute path of the file, or "FILE.parquet#ROW", rows from 0
     model: str | None  # what made it, if that is said
+    image_id: str | None = None  # that it keeps, as an image of a run
 
 
 class Existing(NamedTuple):
@@ -43,6 +46,7 @@ class _Found(NamedTuple):
     prompt: Any
     model: Any = None
     problem: str | None = None
+    image_id: Any = None
 
 
 def list_existing(path: str) -> Existing:
@@ -51,8 +55,8 @@ def list_existing(path: str) -> Existing:
     Args:
         path: A folder of .png, .jpg, .jpeg or .webp files, folders within it too, with captions in metadata.jsonl or
             metadata.csv (columns file_name, and prompt, text or caption) or in NAME.txt beside each image; a Parquet
-            file, or a folder of them, with an image column (binary, or struct<bytes, path>) and a column of prompts.
-            A column "model" says what made the image.
+            file, or a folder of them, with an image column (binary, or struct<bytes, path>) and a column of prompts;
+            or the folder of a run or an import, whose images keep their ids. A column "model" says what made the image.
 
     Raises:
         InputError: if there is no such path, no image, no caption, or a column cannot be told.
@@ -62,20 +66,24 @@ def list_existing(path: str) -> Existing:
         raise InputError(f"images.existing: {path}: there is no such file or folder. {WRITE}")
     if not place.is_dir() and place.suffix.lower() != ".parquet":
         raise InputError(f"images.existing: {path} is neither a folder nor a Parquet file. {WRITE}")
-    images: dict[ExistingImage, None] = {}
+    run = (place / "manifest.json").is_file()
+    images: list[ExistingImage] = []
+    named: set[ExistingImage | str] = set()
     rejected = []
     with readable(path):
-        for found in _found(place):
-            image = ExistingImage(str(found.prompt or "").strip(), found.source, found.model or None)
-            problem = found.problem or _problem(found, image) or ("named twice" if image in images else None)
+        for found in _found(place / "images" if run else place):
+            image_id = found.image_id if run else None
+            image = ExistingImage(str(found.prompt or "").strip(), found.source, found.model or None, image_id)
+            problem = found.problem or _problem(found, image) or ("named twice" if (image_id or image) in named else None)
             if problem:
                 rejected.append((_printable(found.source), _printable(problem)))
             else:
-                images[image] = None
+                images.append(image)
+                named.add(image_id or image)
     if not images:
         first = f" with a caption. The first, {': '.join(rejected[0])}" if rejected else ""
         raise InputError(f"images.existing: {path}: there is no image{first}. {WRITE}")
-    return Existing(list(images), rejected)
+    return Existing(images, rejected)
 
 
 def name_within(source: str, path: str) -> str:
@@ -101,6 +109,8 @@ def _problem(found: _Found, image: ExistingImage) -> str | None:
         return "its caption is empty or no text"
     if not isinstance(found.model, str | None):
         return f"its model is {found.model!r}: write a name"
+    if image.image_id is not None and not OUR_ID.fullmatch(str(image.image_id)):
+        return f"its image_id is {image.image_id!r}, and a run's are 32 hexadecimal digits"
     try:
         f"{image.source}{image.prompt}{image.model}".encode()
     except UnicodeEncodeError:
@@ -157,13 +167,13 @@ def _rows(file: Path, also: str | None) -> Iterator[tuple[_Found, Any]]:
             return
         if also is not None and also not in columns.types:
             raise InputError(f"{file}: there is no column {also!r}. The columns are: {', '.join(columns.types)}")
-        types = {name: kind for name, kind in columns.types.items() if name not in ("model", also)}
+        types = {name: kind for name, kind in columns.types.items() if name not in ("model", "image_id", also)}
         prompts = columns.cells(choose_column(types, None, str(file), "Call the one with the prompts 'prompt'"))
         nothing = [None] * len(prompts)
-        models = columns.cells("model") if "model" in columns.types else nothing
+        models, ids = (columns.cells(name) if name in columns.types else nothing for name in ("model", "image_id"))
         others = columns.cells(also) if also is not None else nothing
-        for source, prompt, model, other in zip(columns.sources, prompts, models, others, strict=True):
-            yield _Found(source, prompt, model), other
+        for source, prompt, model, image_id, other in zip(columns.sources, prompts, models, ids, others, strict=True):
+            yield _Found(source, prompt, model, image_id=image_id), other
 
 
 def _beside(image: Path) -> _Found:

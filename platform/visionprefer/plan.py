@@ -84,7 +84,7 @@ def plan_existing(prompts: pa.Table, images: list[ExistingImage], root: str, blo
         prompt = by_text[image.prompt]
         candidate = candidates[image.prompt]
         candidates[image.prompt] += 1
-        image_id = content_id("existing", prompt["prompt_id"], name_within(image.source, root))
+        image_id = image.image_id or content_id("existing", prompt["prompt_id"], name_within(image.source, root))
         known = {"image_id": image_id, "candidate": candidate, "source": image.source, "model": image.model}
         rows.append(dict.fromkeys(PLAN.names) | _prompt_columns(prompt) | known)
     return Plan(_table([rows[i : i + block_size] for i in range(0, len(rows), block_size)]), 0.0)

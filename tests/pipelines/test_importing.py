@@ -35,3 +35,20 @@ def test_vpscore_is_trained_and_tested_on_an_import(tiny_blip: Path, tmp_path: P
     assert answer.exit_code == 0, answer.output
     assert "48 images" in answer.output
     assert "Pick-a-Pic (threshold" in answer.output
+
+
+def test_a_judge_is_set_against_what_people_preferred(tmp_path: Path) -> None:
+    """The built-in judge knows nothing of these pictures: it is the plumbing that is proved, each pair found by ids."""
+    rows = [pair(f"prompt {n // 2}", f"x{n}", f"y{n}", (1.0, 0.0)[n % 2]) for n in range(8)]
+    folder = pickapic(tmp_path / "theirs", {"test": rows})
+    import_dataset("pickapic", str(folder), str(tmp_path / "data"))
+    recipe = tmp_path / "judge.yaml"
+    recipe.write_text(f"name: judged\nimages: {{existing: {tmp_path / 'data'}}}\njudge: {{model: builtin:blocks-llava}}\n")
+    command = CliRunner().invoke
+    answer = command(app, ["run", str(recipe), "--out", str(tmp_path / "judged")])
+    assert answer.exit_code == 0, answer.output
+    known = str(tmp_path / "data/preferences.parquet")
+    answer = command(app, ["judge", "audit", str(tmp_path / "judged"), "--against", known])
+    assert answer.exit_code == 0, answer.output
+    figures = json.loads((tmp_path / "judged/audit.json").read_text())
+    assert figures["aspects"]["overall"]["pairs"] == 8

@@ -148,6 +148,22 @@ def test_what_has_no_caption_is_told_with_the_reason_and_nothing_is_lost(tmp_pat
     assert len(found.images) + len(found.rejected) == len(lines) + 3 + 1
 
 
+def test_images_of_a_run_keep_their_ids_and_nothing_else_of_it_is_an_image(tmp_path: Path) -> None:
+    """Audits find a run's images by their ids: what people preferred in an import is known of the images judged anew."""
+    ids = ["a" * 32, "b" * 32, "b" * 32, "7"]
+    images = pa.table({"image_id": ids, "prompt": ["a cat"] * 4, "prompt_id": list("pppp"), "image": [picture()] * 4})
+    put(tmp_path, {"manifest.json": "{}", "images/nothing.txt": "", "rejected_prompts.parquet": "no Parquet"})
+    pq.write_table(images, tmp_path / "images/000000.parquet")
+    found = list_existing(str(tmp_path))
+    assert [image.image_id for image in found.images] == ids[:2]
+    assert [reason for _, reason in found.rejected] == [
+        "named twice",
+        "its image_id is '7', and a run's are 32 hexadecimal digits",
+    ]
+    of_a_file = list_existing(str(tmp_path / "images/000000.parquet"))
+    assert [image.image_id for image in of_a_file.images] == [None] * 4
+
+
 def test_a_file_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
     try:
         for name in (b"\xff.png", b"\xff.txt"):

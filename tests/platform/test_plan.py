@@ -129,6 +129,11 @@ def test_images_that_exist_become_candidates_of_their_caption() -> None:
     assert [r["image_id"] for r in here] == [r["image_id"] for r in plan("/moved")]
 
 
+def test_an_image_of_a_run_keeps_its_id() -> None:
+    images = [ExistingImage("a", "/here/0.parquet#0", "sd", "b" * 32)]
+    assert plan_existing(prompts("a"), images, "/here", block_size=2).rows["image_id"].to_pylist() == ["b" * 32]
+
+
 def test_where_models_are_compared_each_makes_every_candidate_from_the_same_noise() -> None:
     models = [ImageModel(model="one"), ImageModel(model="two")]
     compared = ImageSettings(models=models, every_model=True, images_per_prompt=3)

@@ -74,7 +74,9 @@ def list_existing(path: str) -> Existing:
         for found in _found(place / "images" if run else place):
             image_id = found.image_id if run else None
             image = ExistingImage(str(found.prompt or "").strip(), found.source, found.model or None, image_id)
-            problem = found.problem or _problem(found, image) or ("named twice" if (image_id or image) in named else None)
+            problem = (
+                found.problem or _problem(found, image) or ("named twice" if (image_id or image) in named else None)
+            )
             if problem:
                 rejected.append((_printable(found.source), _printable(problem)))
             else:

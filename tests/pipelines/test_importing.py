@@ -43,7 +43,9 @@ def test_a_judge_is_set_against_what_people_preferred(tmp_path: Path) -> None:
     folder = pickapic(tmp_path / "theirs", {"test": rows})
     import_dataset("pickapic", str(folder), str(tmp_path / "data"))
     recipe = tmp_path / "judge.yaml"
-    recipe.write_text(f"name: judged\nimages: {{existing: {tmp_path / 'data'}}}\njudge: {{model: builtin:blocks-llava}}\n")
+    recipe.write_text(
+        f"name: judged\nimages: {{existing: {tmp_path / 'data'}}}\njudge: {{model: builtin:blocks-llava}}\n"
+    )
     command = CliRunner().invoke
     answer = command(app, ["run", str(recipe), "--out", str(tmp_path / "judged")])
     assert answer.exit_code == 0, answer.output

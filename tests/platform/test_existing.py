@@ -149,7 +149,7 @@ def test_what_has_no_caption_is_told_with_the_reason_and_nothing_is_lost(tmp_pat
 
 
 def test_images_of_a_run_keep_their_ids_and_nothing_else_of_it_is_an_image(tmp_path: Path) -> None:
-    """Audits find a run's images by their ids: what people preferred in an import is known of the images judged anew."""
+    """Audits find images by their ids: what people preferred in an import is known of those judged anew."""
     ids = ["a" * 32, "b" * 32, "b" * 32, "7"]
     images = pa.table({"image_id": ids, "prompt": ["a cat"] * 4, "prompt_id": list("pppp"), "image": [picture()] * 4})
     put(tmp_path, {"manifest.json": "{}", "images/nothing.txt": "", "rejected_prompts.parquet": "no Parquet"})

@@ -174,11 +174,11 @@ def likest_colour(rgb: tuple[int, int, int]) -> str:
     return min(away, key=lambda name: away[name])
 
 
-def is_clear(colour: str, rgb: tuple[int, int, int]) -> bool:
+def is_clear(colour: str, rgb: tuple[int, int, int], clearly: float = CLEARLY_NEARER) -> bool:
     """Whether a colour of the world is clearly nearer to the eye, in CIELAB, than any other."""
     away = _away(rgb)
     own = away.pop(colour)
-    return own < CLEARLY_NEARER * min(away.values())
+    return own < clearly * min(away.values())
 
 
 def _away(rgb: tuple[int, int, int]) -> dict[str, float]:

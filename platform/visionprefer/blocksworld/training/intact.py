@@ -2,9 +2,11 @@
 
 import itertools
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy
 from numpy.lib.stride_tricks import sliding_window_view
+from scipy import ndimage
 
 from visionprefer.blocksworld import renderer
 from visionprefer.blocksworld.renderer import SIZE, Thing
@@ -17,20 +19,33 @@ OTHER = 0.35  # the same, of one that came out in another shape
 MOVED = 2  # pixels by which an object may have moved, either way
 SCALES = (0.85, 0.92, 1.0, 1.08, 1.15)  # sizes that it may have, as shares of the drawn one
 TURNS = (-6, 0, 6)  # degrees by which it may be turned
+SOFT = 0.4  # pixels, a Gaussian's, by which its outline may be blurred as autoencoders do
 FINE = (  # what is tried at last, either way
-    *(("x", 0.5), ("y", 0.5), ("radius", 0.4), ("angle", 3.0)),
-    *(("x", 0.25), ("y", 0.25), ("radius", 0.2), ("angle", 1.5)),
+    *(("x", 0.5), ("y", 0.5), ("radius", 0.4), ("angle", 3.0)) * 2,
+    *(("x", 0.25), ("y", 0.25), ("radius", 0.2), ("angle", 1.5)) * 2,
 )
+
+
+class Fit(NamedTuple):
+    """Where an intact object lies nearest to what is there, and the area changed over its own."""
+
+    damage: float
+    posed: Thing
 
 
 def damage(thing: Thing, covered: numpy.ndarray, near: numpy.ndarray) -> float:
     """Area changed over the area of the intact object, where that fits best.
 
     Args:
-        thing: the object as it was drawn.
+        thing: the object as it was drawn, or about where it may be.
         covered: how much of each pixel it covers now, float32 [64, 64].
         near: which pixels may be the object's or are its surroundings, bool [64, 64].
     """
+    return finely(roughly(thing, covered, near), covered, near).damage
+
+
+def roughly(thing: Thing, covered: numpy.ndarray, near: numpy.ndarray) -> Fit:
+    """Where an object fits best, of all places and sizes that it may have; arguments as `damage` wants them."""
     rows, columns = (slice(*numpy.flatnonzero(near.any(axis=axis))[[0, -1]] + (0, 1)) for axis in (1, 0))
     turns = (0,) if thing.shape in ("circle", "ring") else TURNS
     found = []
@@ -41,15 +56,25 @@ def damage(thing: Thing, covered: numpy.ndarray, near: numpy.ndarray) -> float:
         change = (covered[rows, columns] - moved)[:, :, near[rows, columns]]
         changed = noticed(change).sum(axis=-1) / ideal.sum()
         down, right = numpy.unravel_index(changed.argmin(), changed.shape)
-        found.append((float(changed.min()), replace(posed, x=thing.x + MOVED - right, y=thing.y + MOVED - down)))
-    least, best = min(found, key=lambda each: each[0])
+        found.append(
+            Fit(float(changed.min()), replace(posed, x=thing.x + MOVED - int(right), y=thing.y + MOVED - int(down)))
+        )
+    return min(found, key=lambda fit: fit.damage)
+
+
+def finely(fit: Fit, covered: numpy.ndarray, near: numpy.ndarray) -> Fit:
+    """A fit made better by small moves, turns and sizes; arguments as `damage` wants them."""
     for (name, by), sign in itertools.product(FINE, (-1, 1)):
-        posed = replace(best, **{name: getattr(best, name) + sign * by})
-        ideal = renderer.coverage(renderer.outline(posed))
-        changed = float(noticed(covered - ideal)[near].sum() / ideal.sum())
-        if changed < least:
-            least, best = changed, posed
-    return least
+        posed = replace(fit.posed, **{name: getattr(fit.posed, name) + sign * by})
+        changed = _changed(covered, renderer.coverage(renderer.outline(posed)), near)
+        if changed < fit.damage:
+            fit = Fit(changed, posed)
+    soft = ndimage.gaussian_filter(renderer.coverage(renderer.outline(fit.posed)), SOFT)
+    return fit._replace(damage=min(fit.damage, _changed(covered, soft, near)))
+
+
+def _changed(covered: numpy.ndarray, ideal: numpy.ndarray, near: numpy.ndarray) -> float:
+    return float(noticed(covered - ideal)[near].sum() / ideal.sum())
 
 
 def likeliest(thing: Thing, covered: numpy.ndarray, near: numpy.ndarray) -> tuple[Thing, float] | None:

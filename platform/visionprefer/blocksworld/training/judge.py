@@ -28,7 +28,7 @@ CAPTIONS_FIRST_AGAIN, STEPS_AGAIN = 200, 2_500  # of another round, at half the 
 BATCH = 16
 FORMS = 0.5  # share of the captions that say how cleanly each shape is formed: the hardest to see
 OTHER_WISHES = 0.4  # share of the pictures that are judged by another prompt than the one they were made for
-EXAMPLES = 40_000
+EXAMPLES, EXAMPLES_AGAIN = 40_000, 30_000
 PATCH = 8
 PATCHES = (64 // PATCH) ** 2
 WHAT_IS_THERE = "What is in the image, from left to right?"
@@ -48,9 +48,10 @@ def train(folder: Path, image_models: list[Path], seed: int, begin: Path | None 
     processor = _processor()
     again = begin is not None
     model = LlavaForConditionalGeneration.from_pretrained(begin).float() if again else _model(processor.tokenizer)
+    size = EXAMPLES_AGAIN if again else EXAMPLES
     steps, captions_first, pace = (STEPS_AGAIN, CAPTIONS_FIRST_AGAIN, 0.5) if again else (STEPS, CAPTIONS_FIRST, 1.0)
     with ThreadPoolExecutor() as beside:
-        made = beside.submit(judge_data.examples, EXAMPLES, seed, image_models, folder)
+        made = beside.submit(judge_data.examples, size, seed, image_models, folder)
         if data.DEVICE == "cpu":  # it is the same cores that would do both
             made.result()
         if not again:

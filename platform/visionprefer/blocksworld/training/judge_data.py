@@ -24,16 +24,17 @@ from visionprefer.blocksworld.scenes import (
     split_of,
 )
 from visionprefer.blocksworld.spoiler import Spoilt, groups_in, spoil
-from visionprefer.blocksworld.training import data
-from visionprefer.blocksworld.training.redrawing import measured, painter, redraw
+from visionprefer.blocksworld.training import blobs, data
+from visionprefer.blocksworld.training.redrawing import draw, measured, painter, redraw
 from visionprefer.blocksworld.wording import word
 from visionprefer.judging.rubric import AspectVerdict
 
 AT_ONCE = 100
 QUESTIONS = 8  # wishes whose facts make up a quiz
-REDRAWN = 0.85  # share of the pictures
-SPARE = 1.5  # so many times as many are redrawn, as some turn out too unclear to be used
+KINDS = {"spoilt": 0.15, "redrawn": 0.35, "own": 0.5}  # shares of the pictures: the last are an image model's own
+SPARE = 1.4  # so many times as many are redrawn, as some turn out too unclear to be used
 STRENGTHS = (0.0, 1.0)  # how far into noise, 1 being nothing else; at 0 it is what the autoencoder makes of a picture
+GUIDANCE_SCALES = (1.5, 6.0)  # of an image model's own pictures
 
 
 @dataclass(frozen=True)
@@ -87,25 +88,30 @@ _painter = functools.cache(painter)
 
 
 def _some(count: int, seed: str, image_models: list[Path]) -> list[tuple[Description, Spoilt]]:
-    """So many descriptions, each with a spoilt picture, all redrawn by one image model or none.
+    """So many descriptions with a picture each: all spoilt as they were drawn, all redrawn so, or all an image model's.
 
-    Of those that are redrawn some are spare, in place of others of which it is unclear what they show; where there are
-    still too few, they are as they were drawn.
+    Of those that go through an image model some are spare, in place of others of which it is unclear what they show;
+    where there are still too few, they are spoilt as they were drawn.
     """
     chance = random.Random(seed)
     generator = torch.Generator().manual_seed(chance.randrange(2**32))
-    redrawn = chance.random() < REDRAWN
-    descriptions = [sample("training", chance) for _ in range(round(SPARE * count) if redrawn else count)]
+    (kind,) = chance.choices(list(KINDS), list(KINDS.values()))
+    descriptions = [sample("training", chance) for _ in range(count if kind == "spoilt" else round(SPARE * count))]
     drawn = [spoil(description, chance) for description in descriptions]
-    if not redrawn:
-        return list(zip(descriptions, map(measured, drawn), strict=True))
-    marked = [case.scene.mark is not None for case in drawn]
-    asked = [word(replace(wish, mark=mark), chance) for wish, mark in zip(descriptions, marked, strict=True)]
-    strength, pipeline = chance.uniform(*STRENGTHS), _painter(chance.choice(image_models))
-    cases = list(zip(descriptions, drawn, redraw(pipeline, asked, drawn, strength, generator), strict=True))
-    clear = [(wish, case) for wish, _, case in cases if case]
-    unclear = [(wish, measured(case)) for wish, case, redrawn in cases if not redrawn]
-    return [*clear, *unclear][:count]
+    if kind == "spoilt":
+        cases: list[Spoilt | None] = list(drawn)
+    elif kind == "redrawn":
+        pipeline, strength = _painter(chance.choice(image_models)), chance.uniform(*STRENGTHS)
+        marked = [case.scene.mark is not None for case in drawn]
+        asked = [word(replace(wish, mark=mark), chance) for wish, mark in zip(descriptions, marked, strict=True)]
+        cases = redraw(pipeline, asked, drawn, strength, generator)
+    else:
+        pipeline, guidance_scale = _painter(chance.choice(image_models)), chance.uniform(*GUIDANCE_SCALES)
+        asked = [word(wish, chance) for wish in descriptions]
+        cases = [blobs.read(pixels) for pixels in draw(pipeline, asked, guidance_scale, generator)]
+    clear = [(wish, case) for wish, case in zip(descriptions, cases, strict=True) if case]
+    others = zip(descriptions, map(measured, drawn), strict=True)
+    return [*clear, *itertools.islice(others, max(0, count - len(clear)))][:count]
 
 
 def example(description: Description, case: Spoilt) -> Example:

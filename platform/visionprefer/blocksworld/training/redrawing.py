@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 
 from visionprefer.blocksworld.spoiler import Spoilt
 from visionprefer.blocksworld.training import data
@@ -15,6 +15,7 @@ from visionprefer.blocksworld.training.outcome import after
 
 NUM_INFERENCE_STEPS = 12  # from nothing but noise
 GUIDANCE_SCALE = 4.0
+STEPS_OF_ITS_OWN = 20  # where there is no picture to begin with
 
 
 def painter(folder: Path) -> Any:
@@ -38,6 +39,27 @@ def redraw(
     """
     redrawn = _redrawn(pipeline, prompts, cases, strength, generator)
     return [after(case, pixels) for case, pixels in zip(cases, redrawn, strict=True)]
+
+
+def draw(pipeline: Any, prompts: list[str], guidance_scale: float, generator: torch.Generator) -> numpy.ndarray:
+    """What an image model makes of prompts alone: uint8 [prompts, 64, 64, 3].
+
+    Args:
+        pipeline: as `painter` gives it.
+        prompts: what is asked for.
+        guidance_scale: how strictly it follows them.
+        generator: of the noise.
+    """
+    own = StableDiffusionPipeline(**pipeline.components)
+    own.set_progress_bar_config(disable=True)
+    images = own(
+        prompts,
+        num_inference_steps=STEPS_OF_ITS_OWN,
+        guidance_scale=guidance_scale,
+        generator=generator,
+        output_type="np",
+    ).images
+    return (images * 255).round().astype(numpy.uint8)
 
 
 def measured(case: Spoilt) -> Spoilt:

@@ -17,7 +17,7 @@ from visionprefer.plan import Plan, plan_existing, plan_generation, write_plan
 from visionprefer.prompts import Prompts, clean_prompts, clean_text, read_prompts
 from visionprefer.recipe import ImageModel, JudgeSettings, PolishRecipe, Recipe
 from visionprefer.reward.recipe import RewardRecipe
-from visionprefer.schema import REJECTED_PROMPTS, content_id
+from visionprefer.schema import REJECTED_PROMPTS
 from visionprefer.store import Store
 
 # What a folder may hold before it has a manifest: a run that was stopped while it planned.
@@ -50,7 +50,7 @@ def prepare(recipe: Recipe, store: Store) -> Prepared:
     if manifest:
         _check_same(store, manifest["plan"]["made_from"], made_from)
         if found and manifest["recipe"]["images"]["existing"] != recipe.images.existing:  # it was moved
-            write_plan(store, _existing(recipe, found)[1].rows)
+            write_plan(store, _existing(recipe, found)[1])
     else:
         _check_empty(store)
         manifest, notes = _plan(recipe, store, models, found, made_from)
@@ -93,7 +93,7 @@ def check(recipe: Recipe | PolishRecipe | RewardRecipe | AlignRecipe) -> list[st
     _find_models(recipe, [])
     if found := _list(recipe):
         prompts, plan = _existing(recipe, found)
-        images = f"{plan.rows.num_rows} images to take over and judge"
+        images = f"{plan.num_rows} images to take over and judge"
     else:
         prompts = read_prompts(recipe.prompts, recipe.seed)
         of_a_prompt = recipe.images.images_per_prompt * (len(recipe.images.models) if recipe.images.every_model else 1)
@@ -141,9 +141,7 @@ def _plan(
         plan = plan_generation(prompts.kept, recipe.images, models, recipe.seed)
     store.write_table("prompts.parquet", prompts.kept)
     store.write_table("rejected_prompts.parquet", prompts.rejected)
-    blocks = write_plan(store, plan.rows)
-    described = {"rows": plan.rows.num_rows, "blocks": blocks, "made_from": made_from}
-    described["digest"] = content_id("plan", plan.rows["image_id"].to_pylist())
+    described = write_plan(store, plan) | {"made_from": made_from}
     counts = {
         "kept": prompts.kept.num_rows,
         "rejected": prompts.rejected.num_rows,

@@ -6,33 +6,52 @@ to a file without changing any image that was there.
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from visionprefer.existing import ExistingImage, name_within
 from visionprefer.models import Model
-from visionprefer.recipe import ImageModel, ImageSettings
+from visionprefer.recipe import ImageSettings
 from visionprefer.schema import PLAN, content_id, uniform
 from visionprefer.settings import Range
 from visionprefer.store import Store
 
 Row = dict[str, Any]
 
-
-PROMPTS_AT_ONCE = 1000  # as rows of Python, which take ten times the memory of a table's
-SHARED_BY_A_BATCH = ("model", "model_digest", "guidance_scale", "num_inference_steps")
+# What is drawn for an image: its prompt's place, its candidate's number, its model's place, and how that draws it.
+DRAW = [("prompt", "i4"), ("candidate", "i4"), ("model", "i4"), ("guidance_scale", "f8"), ("num_inference_steps", "i4")]
 BLOCKS_PER_FILE = 64  # a block is a row group, so that a worker reads its own block alone
 
 
-class Plan(NamedTuple):
-    """What is to be made."""
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made.
 
-    rows: pa.Table  # PLAN, sorted by block
-    padding: float  # share of the places in denoising batches that no planned image fills
+    Attributes:
+        blocks: makes the rows block by block, PLAN each: of a million images they would take a gigabyte.
+        num_rows: images of all blocks.
+        padding: share of the places in denoising batches that no planned image fills.
+    """
+
+    blocks: Callable[[], Iterator[pa.Table]]
+    num_rows: int
+    padding: float = 0.0
+
+    @property
+    def rows(self) -> pa.Table:
+        """All blocks as one table."""
+        return pa.concat_tables([PLAN.empty_table(), *self.blocks()])
+
+
+def plan_of(rows: pa.Table) -> Plan:
+    """The plan of rows that are there: PLAN, sorted by block."""
+    starts = np.flatnonzero(np.diff(rows["block"].to_numpy(), prepend=-1)).tolist()
+    bounds = list(itertools.pairwise([*starts, rows.num_rows]))
+    return Plan(lambda: (rows.slice(start, end - start) for start, end in bounds), rows.num_rows)
 
 
 def plan_generation(prompts: pa.Table, settings: ImageSettings, models: list[Model], seed: int) -> Plan:
@@ -51,21 +70,41 @@ def plan_generation(prompts: pa.Table, settings: ImageSettings, models: list[Mod
         Where every model makes all candidates, those of the first come first, and those that models make from the same
         noise are `images_per_prompt` apart.
     """
-    shares = [model.share if model.share is not None else 1 / len(models) for model in settings.models]
+    draws = np.fromiter(_draws(prompts, settings, seed), DRAW)
+    ranks = np.argsort(np.argsort([f"{model.label}\0{model.digest}" for model in models]))
+    shared = (draws["num_inference_steps"], draws["guidance_scale"], ranks[draws["model"]])  # by a denoising batch
+    order = np.lexsort(shared)
+    bounds, padding = _packed([column[order] for column in shared], settings)
 
-    def rows(prompt: Row) -> Iterator[Row]:
+    def blocks() -> Iterator[pa.Table]:
+        for first in range(0, len(bounds), BLOCKS_PER_FILE):
+            these = bounds[first : first + BLOCKS_PER_FILE]
+            begin = these[0][0]
+            some = draws[order[begin : these[-1][1]]]
+            asked = prompts.take(some["prompt"]).to_pylist()
+            rows = [
+                _row(prompt, draw, settings, models, seed) for prompt, draw in zip(asked, some.tolist(), strict=True)
+            ]
+            for block, (start, end) in enumerate(these, first):
+                own = [row | {"block": block} for row in rows[start - begin : end - begin]]
+                yield pa.Table.from_pylist(own, schema=PLAN)
+
+    return Plan(blocks, len(draws), padding)
+
+
+def _draws(prompts: pa.Table, settings: ImageSettings, seed: int) -> Iterator[tuple[int, int, int, float, int]]:
+    """What each image is made with, as DRAW has it."""
+    shares = [model.share if model.share is not None else 1 / len(settings.models) for model in settings.models]
+    for index, prompt_id in enumerate(prompts["prompt_id"].to_pylist()):
         for number in range(settings.images_per_prompt):
-            draw = (seed, prompt["prompt_id"], number)
-            chosen = range(len(models)) if settings.every_model else [_chosen(shares, uniform("model", *draw))]
-            for place in chosen:
+            draw = (seed, prompt_id, number)
+            places = range(len(shares)) if settings.every_model else [_chosen(shares, uniform("model", *draw))]
+            for place in places:
                 candidate = number + place * settings.images_per_prompt * settings.every_model
-                yield _row(prompt, candidate, settings, settings.models[place], models[place], draw)
-
-    parts = [
-        pa.Table.from_pylist([row for prompt in some.to_pylist() for row in rows(prompt)], schema=PLAN)
-        for some in prompts.to_batches(max_chunksize=PROMPTS_AT_ONCE)
-    ]
-    return _packed(pa.concat_tables(parts) if parts else PLAN.empty_table(), settings)
+                drawn = settings.models[place]
+                guidance_scale = float(_drawn(drawn.guidance_scale, uniform("guidance_scale", *draw)))
+                steps = int(_drawn(drawn.num_inference_steps, uniform("num_inference_steps", *draw)))
+                yield index, candidate, place, guidance_scale, steps
 
 
 def plan_existing(prompts: pa.Table, images: list[ExistingImage], root: str, block_size: int) -> Plan:
@@ -87,21 +126,32 @@ def plan_existing(prompts: pa.Table, images: list[ExistingImage], root: str, blo
         image_id = image.image_id or content_id("existing", prompt["prompt_id"], name_within(image.source, root))
         known = {"image_id": image_id, "candidate": candidate, "source": image.source, "model": image.model}
         rows.append(dict.fromkeys(PLAN.names) | _prompt_columns(prompt) | known)
-    return Plan(_table([rows[i : i + block_size] for i in range(0, len(rows), block_size)]), 0.0)
+    blocks = [row | {"block": place // block_size} for place, row in enumerate(rows)]
+    return plan_of(pa.Table.from_pylist(blocks, schema=PLAN))
 
 
-def write_plan(store: Store, rows: pa.Table) -> int:
-    """Write a plan as `plan/*.parquet`, over any that is there. Returns the number of blocks."""
+def write_plan(store: Store, plan: Plan) -> dict[str, Any]:
+    """Write a plan as `plan/*.parquet`, over any that is there.
+
+    Returns:
+        What a manifest says of it: its rows, its blocks, and a digest of its images.
+    """
     for name in store.sizes("plan"):
         store.delete(f"plan/{name}")
-    starts = np.flatnonzero(np.diff(rows["block"].to_numpy(), prepend=-1))
-    ends = [*starts[1:], rows.num_rows]
-    blocks = [rows.slice(start, end - start) for start, end in zip(starts, ends, strict=True)]
-    for file in range(-(-len(blocks) // BLOCKS_PER_FILE)):
-        store.write_tables(
-            f"plan/{file:05d}.parquet", PLAN, blocks[file * BLOCKS_PER_FILE : (file + 1) * BLOCKS_PER_FILE]
-        )
-    return len(blocks)
+    digests: list[str] = []
+
+    def counted(blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        for block in blocks:
+            digests.append(content_id("block", block["image_id"].to_pylist()))
+            yield block
+
+    blocks = counted(plan.blocks())
+    for file in itertools.count():
+        if (first := next(blocks, None)) is None:
+            break
+        some = itertools.chain([first], itertools.islice(blocks, BLOCKS_PER_FILE - 1))
+        store.write_tables(f"plan/{file:05d}.parquet", PLAN, some)
+    return {"rows": plan.num_rows, "blocks": len(digests), "digest": content_id("plan", digests)}
 
 
 def read_plan(store: Store, columns: list[str] | None = None) -> pa.Table:
@@ -124,24 +174,26 @@ def _prompt_columns(prompt: Row) -> Row:
     return {name: prompt[name] for name in ("prompt_id", "prompt", "split")}
 
 
-def _row(
-    prompt: Row, candidate: int, settings: ImageSettings, drawn: ImageModel, model: Model, draw: tuple[Any, ...]
-) -> Row:
+def _row(prompt: Row, draw: tuple[Any, ...], settings: ImageSettings, models: list[Model], seed: int) -> Row:
+    _, candidate, place, guidance_scale, steps = draw
+    model = models[place]
     made_with = {
-        "guidance_scale": float(_drawn(drawn.guidance_scale, uniform("guidance_scale", *draw))),
-        "num_inference_steps": int(_drawn(drawn.num_inference_steps, uniform("num_inference_steps", *draw))),
+        "guidance_scale": guidance_scale,
+        "num_inference_steps": steps,
         "negative_prompt": settings.negative_prompt,
         "batch_size": settings.batch_size,
         # AGFSync (arXiv 2403.13352) Eq. 1 perturbs all candidates but the first.
         "prompt_embedding_noise": settings.prompt_embedding_noise if candidate else 0.0,
     }
     size_and_form = [settings.height, settings.width, settings.dtype, settings.format]
-    image_id = content_id("image", *draw, model.digest, made_with, size_and_form)
+    number = candidate % settings.images_per_prompt if settings.every_model else candidate
+    drawn_by = seed, prompt["prompt_id"], number
+    image_id = content_id("image", *drawn_by, model.digest, made_with, size_and_form)
     return {
         "image_id": image_id,
         **_prompt_columns(prompt),
         "candidate": candidate,
-        "seed": int(content_id("seed", *(draw if settings.every_model else [image_id]))[:16], 16) >> 1,
+        "seed": int(content_id("seed", *(drawn_by if settings.every_model else [image_id]))[:16], 16) >> 1,
         "model": model.label,
         "model_digest": model.digest,
         **made_with,
@@ -166,31 +218,27 @@ def _drawn(values: float | list[float] | list[int] | Range, u: float) -> float:
     return values
 
 
-def _packed(rows: pa.Table, settings: ImageSettings) -> Plan:
-    """Rows that can share a denoising batch side by side, in the order of their prompts; whole batches in blocks."""
-    rows = rows.take(pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in SHARED_BY_A_BATCH]))
-    starts = [0, *_changes(rows, SHARED_BY_A_BATCH), rows.num_rows]
-    of_models = set(_changes(rows, SHARED_BY_A_BATCH[:2]))
-    blocks = np.zeros(rows.num_rows, np.int32)
-    block = filled = batches = 0
-    for first, end in itertools.pairwise(starts):
+def _packed(shared: list[np.ndarray], settings: ImageSettings) -> tuple[list[tuple[int, int]], float]:
+    """Where blocks of whole denoising batches begin and end, and the share of places in those that stay empty.
+
+    Args:
+        shared: of each image what all of a batch have in common, the last being the model, which a block has.
+        settings: how large batches and blocks are.
+    """
+    total = len(shared[0])
+    of_models = set(_changes(shared[-1:]))
+    starts = [0]
+    batches = 0
+    for first, end in itertools.pairwise([0, *_changes(shared), total]):
         for start in range(first, end, settings.batch_size):
             size = min(settings.batch_size, end - start)
-            if filled and (start in of_models or filled + size > settings.block_size):
-                block, filled = block + 1, 0
-            blocks[start : start + size] = block
-            filled, batches = filled + size, batches + 1
-    places = batches * settings.batch_size
-    rows = rows.set_column(rows.schema.get_field_index("block"), PLAN.field("block"), pa.array(blocks))
-    return Plan(rows, 1 - rows.num_rows / places if places else 0.0)
+            if start > starts[-1] and (start in of_models or start + size - starts[-1] > settings.block_size):
+                starts.append(start)
+            batches += 1
+    bounds = list(itertools.pairwise([*starts, total])) if total else []
+    return bounds, 1 - total / (batches * settings.batch_size) if batches else 0.0
 
 
-def _changes(rows: pa.Table, names: Sequence[str]) -> list[int]:
+def _changes(columns: list[np.ndarray]) -> list[int]:
     """Where a row differs from the one before in one of some columns."""
-    columns = [rows[name] for name in names]
-    differs = [pc.not_equal(column.slice(1), column.slice(0, max(0, len(column) - 1))) for column in columns]
-    return (1 + np.flatnonzero(np.any([one.to_numpy() for one in differs], axis=0))).tolist()
-
-
-def _table(blocks: list[list[Row]]) -> pa.Table:
-    return pa.Table.from_pylist([row | {"block": i} for i, block in enumerate(blocks) for row in block], schema=PLAN)
+    return (1 + np.flatnonzero(np.any([column[1:] != column[:-1] for column in columns], axis=0))).tolist()

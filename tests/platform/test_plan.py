@@ -103,13 +103,15 @@ def test_blocks_hold_one_model_and_whole_batches() -> None:
 
 
 def test_a_written_plan_is_read_back_block_by_block(tmp_path: Path) -> None:
-    plan = plan_generation(prompts(*map(str, range(70))), settings(batch_size=2, block_size=2), MODELS, seed=0).rows
+    plan = plan_generation(prompts(*map(str, range(70))), settings(batch_size=2, block_size=2), MODELS, seed=0)
     store = Store(tmp_path)
     store.write("plan/00099.parquet", b"left over from a run that was stopped while it planned")
-    blocks = write_plan(store, plan)
+    told = write_plan(store, plan)
+    blocks = told["blocks"]
+    assert told["rows"] == plan.num_rows == 280
     assert blocks > BLOCKS_PER_FILE
     assert store.names("plan") == [f"{i:05d}.parquet" for i in range(-(-blocks // BLOCKS_PER_FILE))]
-    assert pa.concat_tables(read_block(store, unit_of_block(i)) for i in range(blocks)).equals(plan)
+    assert pa.concat_tables(read_block(store, unit_of_block(i)) for i in range(blocks)).equals(plan.rows)
 
 
 def test_images_that_exist_become_candidates_of_their_caption() -> None:

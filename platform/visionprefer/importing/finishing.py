@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from visionprefer.errors import InputError
 from visionprefer.importing.taking import Taken
 from visionprefer.judging.preferences import in_order
-from visionprefer.plan import write_plan
+from visionprefer.plan import plan_of, write_plan
 from visionprefer.recipe import Recipe
 from visionprefer.schema import (
     ASPECTS,
@@ -87,8 +87,7 @@ def finish(
     prompts = _prompts(plan)
     store.write_table("prompts.parquet", prompts)
     store.write_table("rejected_prompts.parquet", REJECTED_PROMPTS.empty_table())
-    planned = {"rows": plan.num_rows, "blocks": write_plan(store, plan), "made_from": {"import": made_from}}
-    planned["digest"] = content_id("plan", plan["image_id"].to_pylist())
+    planned = write_plan(store, plan_of(plan)) | {"made_from": {"import": made_from}}
     pairs = in_order(pairs, prompts["prompt_id"])
     tables = {"judgements": judgements, "preferences": pairs, "rejected_rows": rejected}
     files = {f"{name}.parquet": store.write_table(f"{name}.parquet", table)[0] for name, table in tables.items()}

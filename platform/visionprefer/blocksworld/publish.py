@@ -84,7 +84,9 @@ CARDS = {
         f"most of them redrawn by the image models; then {judge.STEPS:,} of all but the tower, on {2 * judge.BATCH} "
         f"captions, {2 * judge.BATCH} scenes that are told or {judge.BATCH} judgements. A second round began with "
         f"these weights and, on other pictures and at half the rate, took {vision.STEPS_AGAIN:,} and "
-        f"{judge.STEPS_AGAIN:,} such steps, and a third as many more on the second's pictures",
+        f"{judge.STEPS_AGAIN:,} such steps, and a third as many more on the second's pictures. A fourth of as many was "
+        f"on {judge.EXAMPLES_AGAIN:,} others, half of them drawn by the image models alone, and labelled by the intact "
+        "object that is nearest to each blob of colour",
         "random weights, but for two heads of the language model that look up what followed a token before",
     ),
     "blocks-clip": Card(
@@ -214,15 +216,16 @@ def _commands(name: str) -> list[str]:
     published = f"python -m visionprefer.blocksworld.publish {name}"
     if name != "blocks-llava":
         return [*trained, published]
-    again, third = f"runs/again/{name}", f"runs/third/{name}"
-    settings = f"--set judge.model={third}/model --set prompts.sample={JUDGED_PROMPTS}"
+    again, third, fourth = (f"runs/{round}/{name}" for round in ("again", "third", "fourth"))
+    settings = f"--set judge.model={fourth}/model --set prompts.sample={JUDGED_PROMPTS}"
     return [
         *trained,
         f"{trained[-1]} --begin {TRAINED / name / 'model'} --folder runs/again --seed 1",
         f"mkdir -p {third} && cp {again}/examples.json {again}/pictures.npy {third}",
         f"{trained[-1]} --begin {again}/model --folder runs/third --seed 2",
+        f"{trained[-1]} --begin {third}/model --folder runs/fourth --seed 3",
         f"visionprefer run quickstart {settings} --out runs/judged",
-        f"{published} --trained runs/third --run runs/judged",  # its card tells what it says of a run
+        f"{published} --trained runs/fourth --run runs/judged",  # its card tells what it says of a run
     ]
 
 

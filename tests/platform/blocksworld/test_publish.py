@@ -54,9 +54,10 @@ def test_the_judges_card_is_written_with_what_it_says_of_a_run():
         "mkdir -p runs/third/blocks-llava && cp runs/again/blocks-llava/examples.json "
         "runs/again/blocks-llava/pictures.npy runs/third/blocks-llava",
         f"{training} --begin runs/again/blocks-llava/model --folder runs/third --seed 2",
-        "visionprefer run quickstart --set judge.model=runs/third/blocks-llava/model --set prompts.sample=1000 "
+        f"{training} --begin runs/third/blocks-llava/model --folder runs/fourth --seed 3",
+        "visionprefer run quickstart --set judge.model=runs/fourth/blocks-llava/model --set prompts.sample=1000 "
         "--out runs/judged",
-        "python -m visionprefer.blocksworld.publish blocks-llava --trained runs/third --run runs/judged",
+        "python -m visionprefer.blocksworld.publish blocks-llava --trained runs/fourth --run runs/judged",
     ]
 
 

@@ -45,7 +45,14 @@ def few(monkeypatch):
     monkeypatch.setattr(vision, "STEPS_AGAIN", 2)
     monkeypatch.setattr(judge, "CAPTIONS_FIRST_AGAIN", 1)
     monkeypatch.setattr(judge, "STEPS_AGAIN", 3)
-    for name, value in {"STEPS": 5, "WORDS_STEPS": 2, "CAPTIONS_FIRST": 1, "BATCH": 3, "EXAMPLES": 120}.items():
+    for name, value in {
+        "STEPS": 5,
+        "WORDS_STEPS": 2,
+        "CAPTIONS_FIRST": 1,
+        "BATCH": 3,
+        "EXAMPLES": 120,
+        "EXAMPLES_AGAIN": 120,
+    }.items():
         monkeypatch.setattr(judge, name, value)
 
 

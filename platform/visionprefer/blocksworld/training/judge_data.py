@@ -1,4 +1,4 @@
-"""What the judge learns from: spoilt pictures, many of them redrawn by an image model, and what is right to say."""
+"""What the judge learns from: pictures spoilt, redrawn or an image model's own, and what is right to say of each."""
 
 import functools
 import itertools

@@ -1,9 +1,11 @@
-"""A model's folder in a bucket, brought to the machine that loads it."""
+"""What lies in buckets: models, brought to the machine that loads them, and files that are read where they are."""
 
+import functools
 import os
 import shutil
 import uuid
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 from filelock import FileLock
@@ -55,3 +57,63 @@ def brought_here(name: str) -> Path:
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def files_under(name: str) -> list[str]:
+    """The files of a folder, those in its folders too, or the file itself, in the order of their names' parts.
+
+    Args:
+        name: an absolute path, or `s3://…`, `gs://…`.
+
+    Raises:
+        FileNotFoundError: if there is nothing of this name.
+        OSError: if it cannot be listed, as where the bucket does not answer.
+    """
+    if not is_in_bucket(name):
+        place = Path(name)
+        if place.is_dir():
+            return [str(file) for file in sorted(place.rglob("*")) if file.is_file()]
+        place.stat()  # raises FileNotFoundError
+        return [name]
+    files, inner = _located(name.rstrip("/"))
+    if files.get_file_info(inner).is_file:
+        return [name]
+    found = files.get_file_info(fs.FileSelector(inner, recursive=True))  # the same
+    address = name.rstrip("/").removesuffix(inner)
+    return sorted((address + file.path for file in found if file.is_file), key=lambda each: each.split("/"))
+
+
+def file_size(name: str) -> int:
+    """Bytes of a file, as `files_under` names it. Raises FileNotFoundError if it is gone or no file."""
+    if is_in_bucket(name):
+        files, inner = _located(name)
+        found = files.get_file_info(inner)
+        there, size = found.is_file, found.size
+    else:
+        there = Path(name).is_file()
+        size = Path(name).stat().st_size if there else 0
+    if not there:
+        raise FileNotFoundError(f"{name}: gone, or not a file")
+    return int(size)
+
+
+def open_file(name: str) -> Any:
+    """A file, as `files_under` names it, opened to read its bytes. Raises OSError."""
+    if not is_in_bucket(name):
+        return Path(name).open("rb")
+    files, inner = _located(name)
+    return files.open_input_file(inner)
+
+
+def _located(name: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a name in a bucket, and its path there."""
+    scheme, _, inner = name.partition("://")
+    return _bucket(f"{scheme}://{inner.partition('/')[0]}"), inner.rpartition("@")[2]
+
+
+@functools.cache
+def _bucket(address: str) -> fs.FileSystem:
+    try:
+        return fs.FileSystem.from_uri(address)[0]
+    except (pa.ArrowException, ValueError) as error:
+        raise OSError(str(error)) from error

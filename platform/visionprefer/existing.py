@@ -1,14 +1,15 @@
 """Images that exist already: found with their captions, and taken over byte for byte."""
 
-import os
+import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from visionprefer.buckets import file_size, files_under, is_in_bucket, open_file
 from visionprefer.errors import InputError
 from visionprefer.imagebytes import check_image, image_column, read_sources
 from visionprefer.prompts.columns import choose_column
@@ -29,7 +30,7 @@ class ExistingImage(NamedTuple):
     """An image that can be taken over."""
 
     prompt: str  # as it was found, without white space at its ends
-    source: str  # absolute path of the file, or "FILE.parquet#ROW", rows from 0
+    source: str  # absolute path or address of the file, or "FILE.parquet#ROW", rows from 0
     model: str | None  # what made it, if that is said
     image_id: str | None = None  # that it keeps, as an image of a run
 
@@ -53,44 +54,52 @@ def list_existing(path: str) -> Existing:
     """Find images and their captions; their bytes are left alone.
 
     Args:
-        path: A folder of .png, .jpg, .jpeg or .webp files, folders within it too, with captions in metadata.jsonl or
-            metadata.csv (columns file_name, and prompt, text or caption) or in NAME.txt beside each image; a Parquet
-            file, or a folder of them, with an image column (binary, or struct<bytes, path>) and a column of prompts;
-            or the folder of a run or an import, whose images keep their ids. A column "model" says what made the image.
+        path: On this machine or in a bucket, s3://… or gs://…: a folder of .png, .jpg, .jpeg or .webp files, folders
+            within it too, with captions in metadata.jsonl or metadata.csv (columns file_name, and prompt, text or
+            caption) or in NAME.txt beside each image; a Parquet file, or a folder of them, with an image column
+            (binary, or struct<bytes, path>) and a column of prompts; or the folder of a run or an import, whose images
+            keep their ids. A column "model" says what made the image.
 
     Raises:
         InputError: if there is no such path, no image, no caption, or a column cannot be told.
     """
-    place = Path(path).expanduser().resolve()
-    if not place.exists():
-        raise InputError(f"images.existing: {path}: there is no such file or folder. {WRITE}")
-    if not place.is_dir() and place.suffix.lower() != ".parquet":
-        raise InputError(f"images.existing: {path} is neither a folder nor a Parquet file. {WRITE}")
-    run = (place / "manifest.json").is_file()
+    place = _place(path)
+    with readable(path):
+        try:
+            files = files_under(place)
+        except FileNotFoundError as error:
+            raise InputError(f"images.existing: {path}: there is no such file or folder. {WRITE}") from error
+        if files == [place] and not place.lower().endswith(".parquet"):
+            raise InputError(f"images.existing: {path} is neither a folder nor a Parquet file. {WRITE}")
+        if f"{place}/manifest.json" in files:
+            existing = _taken(_found([file for file in files if file.startswith(f"{place}/images/")]))
+        else:
+            existing = _taken(found._replace(image_id=None) for found in _found(files))
+    if not existing.images:
+        first = f" with a caption. The first, {': '.join(existing.rejected[0])}" if existing.rejected else ""
+        raise InputError(f"images.existing: {path}: there is no image{first}. {WRITE}")
+    return existing
+
+
+def _taken(found: Iterable[_Found]) -> Existing:
     images: list[ExistingImage] = []
     named: set[ExistingImage | str] = set()
     rejected = []
-    with readable(path):
-        for found in _found(place / "images" if run else place):
-            image_id = found.image_id if run else None
-            image = ExistingImage(str(found.prompt or "").strip(), found.source, found.model or None, image_id)
-            problem = (
-                found.problem or _problem(found, image) or ("named twice" if (image_id or image) in named else None)
-            )
-            if problem:
-                rejected.append((_printable(found.source), _printable(problem)))
-            else:
-                images.append(image)
-                named.add(image_id or image)
-    if not images:
-        first = f" with a caption. The first, {': '.join(rejected[0])}" if rejected else ""
-        raise InputError(f"images.existing: {path}: there is no image{first}. {WRITE}")
+    for each in found:
+        image = ExistingImage(str(each.prompt or "").strip(), each.source, each.model or None, each.image_id)
+        name = image.image_id or image
+        problem = each.problem or _problem(each, image) or ("named twice" if name in named else None)
+        if problem:
+            rejected.append((_printable(each.source), _printable(problem)))
+        else:
+            images.append(image)
+            named.add(name)
     return Existing(images, rejected)
 
 
 def name_within(source: str, path: str) -> str:
     """A source as seen from the path that was listed, which may move."""
-    return source.removeprefix(str(Path(path).expanduser().resolve()))
+    return source.removeprefix(_place(path))
 
 
 def listing_digest(images: list[ExistingImage], path: str) -> str:
@@ -98,7 +107,7 @@ def listing_digest(images: list[ExistingImage], path: str) -> str:
     files = [
         image.source if image.source.lower().endswith(SUFFIXES) else image.source.rpartition("#")[0] for image in images
     ]
-    sizes = {file: Path(file).stat().st_size for file in set(files)}
+    sizes = {file: file_size(file) for file in set(files)}
     listed = [
         (name_within(image.source, path), sizes[file], image.prompt, image.model)
         for image, file in zip(images, files, strict=True)
@@ -124,53 +133,68 @@ def _printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _found(place: Path) -> Iterator[_Found]:
-    files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
-    tables = [file for file in files if file.suffix.lower() == ".parquet"]
-    if any(file.suffix.lower() in SUFFIXES for file in files):
+def _place(path: str) -> str:
+    return path.rstrip("/") if is_in_bucket(path) else str(Path(path).expanduser().resolve())
+
+
+def _found(files: list[str]) -> Iterator[_Found]:
+    tables = [file for file in files if _suffix(file) == ".parquet"]
+    if any(_suffix(file) in SUFFIXES for file in files):
         yield from _in_folder(files)
         problem = "a Parquet file among images: take it over by itself"
-        yield from (_Found(str(table), None, problem=problem) for table in tables)
+        yield from (_Found(table, None, problem=problem) for table in tables)
     else:
         for table in tables:
             yield from _in_table(table)
 
 
-def _in_folder(files: list[Path]) -> Iterator[_Found]:
-    there = {str(file) for file in files}
-    described = [found for file in files if file.name in METADATA for found in _in_metadata(file, there)]
+def _suffix(file: str) -> str:
+    return posixpath.splitext(file)[1].lower()
+
+
+def _in_folder(files: list[str]) -> Iterator[_Found]:
+    there = set(files)
+    metadata = [file for file in files if posixpath.basename(file) in METADATA]
+    described = [found for file in metadata for found in _in_metadata(file, there)]
     yield from described
     named = {found.source for found in described}
-    images = (file for file in files if file.suffix.lower() in SUFFIXES)
-    yield from (_beside(image) for image in images if str(image) not in named)
+    images = (file for file in files if _suffix(file) in SUFFIXES)
+    yield from (_beside(image, there) for image in images if image not in named)
 
 
-def _in_metadata(file: Path, there: set[str]) -> Iterator[_Found]:
+def _in_metadata(file: str, there: set[str]) -> Iterator[_Found]:
     for found, name in _rows(file, "file_name"):
         if not isinstance(name, str) or not name:
             yield found._replace(problem=found.problem or f"file_name is {name!r}: write the name of an image")
             continue
-        image = os.path.normpath(file.parent / name)
+        image = _beneath(posixpath.dirname(file), name)
         problem = None if image in there else f"{found.source} names it, and there is no such file in this folder"
         yield found._replace(source=image, problem=problem)
 
 
-def _in_table(file: Path) -> Iterator[_Found]:
-    image_column(pq.read_schema(file), str(file))
+def _beneath(folder: str, name: str) -> str:
+    """A file by its name in a folder, which may go up and down."""
+    root, separator, inner = folder.rpartition("://")
+    return root + separator + posixpath.normpath(posixpath.join(inner, name))
+
+
+def _in_table(file: str) -> Iterator[_Found]:
+    with open_file(file) as opened:
+        image_column(pq.read_schema(opened), file)
     yield from (found for found, _ in _rows(file, None))
 
 
-def _rows(file: Path, also: str | None) -> Iterator[tuple[_Found, Any]]:
+def _rows(file: str, also: str | None) -> Iterator[tuple[_Found, Any]]:
     """The rows of a file with captions, and what stands in another column of theirs."""
-    with file.open("rb") as opened:
-        columns = read_columns(opened, str(file))
+    with open_file(file) as opened:
+        columns = read_columns(opened, file)
         yield from ((_Found(row.source, None, problem=row.reason), None) for row in columns.rejected)
         if not columns.sources:
             return
         if also is not None and also not in columns.types:
             raise InputError(f"{file}: there is no column {also!r}. The columns are: {', '.join(columns.types)}")
         types = {name: kind for name, kind in columns.types.items() if name not in ("model", "image_id", also)}
-        prompts = columns.cells(choose_column(types, None, str(file), "Call the one with the prompts 'prompt'"))
+        prompts = columns.cells(choose_column(types, None, file, "Call the one with the prompts 'prompt'"))
         nothing = [None] * len(prompts)
         models, ids = (columns.cells(name) if name in columns.types else nothing for name in ("model", "image_id"))
         others = columns.cells(also) if also is not None else nothing
@@ -178,15 +202,16 @@ def _rows(file: Path, also: str | None) -> Iterator[tuple[_Found, Any]]:
             yield _Found(source, prompt, model, image_id=image_id), other
 
 
-def _beside(image: Path) -> _Found:
-    caption = image.with_suffix(".txt")
+def _beside(image: str, there: set[str]) -> _Found:
+    caption = posixpath.splitext(image)[0] + ".txt"
+    name = posixpath.basename(caption)
+    if caption not in there:
+        return _Found(image, None, problem=f"no caption: write {name} beside it, or a line in metadata.jsonl")
     try:
-        return _Found(str(image), decode(caption.read_bytes(), caption.name))
-    except FileNotFoundError:
-        problem = f"no caption: write {caption.name} beside it, or a line in metadata.jsonl"
-        return _Found(str(image), None, problem=problem)
+        with open_file(caption) as opened:
+            return _Found(image, decode(opened.read(), name))
     except (OSError, InputError) as error:
-        return _Found(str(image), None, problem=f"no caption: {error}")
+        return _Found(image, None, problem=f"no caption: {error}")
 
 
 class ImportImages:

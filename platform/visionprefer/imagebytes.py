@@ -5,13 +5,13 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
+from visionprefer.buckets import file_size, open_file
 from visionprefer.errors import InputError
 
 STORED = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp"}  # MPO: a JPEG with further pictures behind
@@ -41,22 +41,19 @@ def read_sources(sources: Iterable[str | None]) -> dict[str | None, bytes | Inpu
 def _read_file(source: str | None) -> bytes | InputError:
     if source is None:
         return InputError("the plan names no source for this image")
-    file = Path(source)
     try:
-        if not file.exists():
-            return InputError("the file is gone: it was there when the images were planned")
-        if not file.is_file():
-            return InputError("not a file")
-        if file.stat().st_size > LARGEST_FILE:
-            return _too_large(file.stat().st_size)
-        return file.read_bytes()
+        size = file_size(source)
+        if size > LARGEST_FILE:
+            return _too_large(size)
+        with open_file(source) as file:
+            return bytes(file.read())
     except OSError as error:
         return InputError(f"the file cannot be read: {error}")
 
 
 def _read_rows(file: str, wanted: list[int]) -> dict[int, bytes | InputError]:
     try:
-        with pq.ParquetFile(file) as table:
+        with open_file(file) as opened, pq.ParquetFile(opened) as table:
             column = image_column(table.schema_arrow, file)
             cells: dict[int, bytes | InputError] = {}
             first = 0

@@ -17,6 +17,7 @@ from PIL import Image
 from visionprefer.errors import InputError
 from visionprefer.existing import Existing, ExistingImage, ImportImages, list_existing, listing_digest
 from visionprefer.schema import FAILED_IMAGES, IMAGE, IMAGES, PLAN
+from visionprefer.store import Store
 
 
 def picture(colour: str = "red", kind: str = "PNG", size: tuple[int, int] = (6, 4), mode: str = "RGB") -> bytes:
@@ -162,6 +163,34 @@ def test_images_of_a_run_keep_their_ids_and_nothing_else_of_it_is_an_image(tmp_p
     ]
     of_a_file = list_existing(str(tmp_path / "images/000000.parquet"))
     assert [image.image_id for image in of_a_file.images] == [None] * 4
+
+
+def test_images_in_a_bucket_are_found_and_taken_over_as_they_are_on_a_disk(bucket: str, tmp_path: Path) -> None:
+    red, blue = picture("red"), picture("blue")
+    rows = pa.table({"image_id": ["a" * 32], "prompt": ["a cat"], "image": [blue]})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    metadata = '{"file_name": "in/b.png", "text": "a dog"}\n{"file_name": "in/gone.png", "text": "an owl"}'
+    store = Store(f"{bucket}/theirs")
+    for name, data in {
+        "folder/a.png": red,
+        "folder/a.txt": b"a cat",
+        "folder/in/b.png": blue,
+        "folder/metadata.jsonl": metadata.encode(),
+        "run/manifest.json": b"{}",
+        "run/images/0.parquet": (tmp_path / "rows.parquet").read_bytes(),
+    }.items():
+        store.write(name, data)
+    folder = list_existing(f"{store.root}/folder/")
+    assert [image.prompt for image in folder.images] == ["a dog", "a cat"]
+    assert folder.rejected[0][0] == f"{store.root}/folder/in/gone.png"
+    run = list_existing(f"{store.root}/run")
+    assert run.images == [ExistingImage("a cat", f"{store.root}/run/images/0.parquet#0", None, "a" * 32)]
+    assert listing_digest(folder.images, f"{store.root}/folder")
+    done, [failed] = imported(*(image.source for image in folder.images + run.images), f"{store.root}/gone.png")
+    assert [row["image"]["bytes"] for row in done] == [blue, red, blue]
+    assert "gone" in failed["error"]
+    with pytest.raises(InputError, match="there is no such file or folder"):
+        list_existing(f"{store.root}/nothing")
 
 
 def test_a_file_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
@@ -361,16 +390,16 @@ def test_a_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
 
 def test_a_fifo_does_not_hold_up_the_others(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
-    assert why_not(str(tmp_path / "a.png")) == "not a file"
+    assert "not a file" in why_not(str(tmp_path / "a.png"))
 
 
 def test_a_file_that_may_not_be_read_is_a_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, {"a.png": picture()})
 
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, mode: str) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     assert "Permission denied" in why_not(str(tmp_path / "a.png"))
 
 

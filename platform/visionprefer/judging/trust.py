@@ -62,9 +62,9 @@ def compare(judged: Scores, known: pa.Table) -> pa.Table:
         known: of PREFERENCES prompt_id, image_id_0, image_id_1, aspect and label.
 
     Returns:
-        The pairs that are no tie in `known` and whose images the judge gave a score in that aspect: `known`'s columns
-        and better (+1 where image 0 is known to be better, −1 where image 1 is), said (+1, 0 or −1 likewise, by the
-        judge) and margin (points between the judge's scores).
+        The pairs that are no tie in `known` and whose images the judge gave a score in that aspect: `known`'s columns,
+        but for prompt_id, which is that of the judged images; and better (+1 where image 0 is known to be better, −1
+        where image 1 is), said (+1, 0 or −1 likewise, by the judge) and margin (points between the judge's scores).
     """
     known = known.select(COLUMNS).filter(pc.field("label") != 0.5)
     aspects = pa.array(judged.aspects, pa.string())
@@ -76,6 +76,8 @@ def compare(judged: Scores, known: pa.Table) -> pa.Table:
     known = known.filter(is_there)
     image_0_P, image_1_P, aspect_P = (place.filter(is_there).to_numpy().astype(np.int64) for place in places)
     difference_P = judged.values_NA[image_0_P, aspect_P] - judged.values_NA[image_1_P, aspect_P]
+    prompt_P = judged.images["prompt_id"].take(image_0_P)  # another dataset may have named the prompt otherwise
+    known = known.set_column(known.column_names.index("prompt_id"), "prompt_id", prompt_P)
     pairs = known.append_column("better", pa.array(np.sign(known["label"].to_numpy() - 0.5)))
     pairs = pairs.append_column("said", pa.array(np.sign(difference_P)))
     pairs = pairs.append_column("margin", pa.array(np.abs(difference_P).round(DECIMALS)))

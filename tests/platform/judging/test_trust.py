@@ -27,7 +27,7 @@ def compared(*known: tuple[str, str, str, float]) -> pa.Table:
     rows = {"image_id": list(IMAGES), "prompt_id": [prompt for prompt, *_ in IMAGES.values()]}
     values_NA = np.array([[aesthetic, overall] for _, aesthetic, overall, *_ in IMAGES.values()])
     pairs = [
-        {"prompt_id": first[0], "image_id_0": first, "image_id_1": second, "aspect": aspect, "label": label}
+        {"prompt_id": f"theirs {first[0]}", "image_id_0": first, "image_id_1": second, "aspect": aspect, "label": label}
         for aspect, first, second, label in known
     ]
     return trust.compare(Scores(pa.table(rows), ["aesthetic", OVERALL], values_NA), pa.Table.from_pylist(pairs))
@@ -45,6 +45,7 @@ def test_the_judges_order_stands_beside_the_known_one() -> None:
         {"better": 1, "said": 0, "margin": 0},
         {"better": -1, "said": -1, "margin": 2.5},
     ]
+    assert pairs["prompt_id"].to_pylist() == ["a"] * 3  # whatever those who know the order call it
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,9 @@ def import_(
     layout: Annotated[
         Literal["imagerewarddb", "hpdv2", "pickapic"], typer.Argument(help="In which the dataset was published.")
     ],
-    source: Annotated[str, typer.Argument(help="Folder of its repository, or hf://datasets/OWNER/NAME.")],
+    source: Annotated[
+        str, typer.Argument(help="Folder of its repository, here or in a bucket, or hf://datasets/OWNER/NAME.")
+    ],
     out: Annotated[str, typer.Option(help="Folder to write, as of a finished run. Run again to go on.")],
     split: Annotated[
         list[str] | None, typer.Option(help="Published split to take; may be repeated. Default: all.")

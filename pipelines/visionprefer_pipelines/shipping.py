@@ -98,10 +98,10 @@ def packed(recipe: Shippable, wheel: Path | None) -> Iterator[dict[str, Any]]:
 def _shipped(recipe: Shippable, folder: Path) -> dict[str, Any]:
     """The recipe as it is read there, its files copied into the folder and named as they lie."""
     existing = recipe.images.existing if isinstance(recipe, Recipe) else None
-    if existing and not Path(existing).is_absolute():
+    if existing and not (is_in_bucket(existing) or Path(existing).is_absolute()):
         raise InputError(
             f"images.existing: {existing} is not shipped with a job. Write the full path of a folder that the machines "
-            "of the cluster share"
+            "of the cluster share, s3://… or gs://…"
         )
     told = recipe.model_dump(mode="json", exclude_unset=True)
     if isinstance(recipe, Recipe | PolishRecipe | PPORecipe):

@@ -40,7 +40,7 @@ def brought_here(name: str) -> Path:
         raise InputError(f"{name}: cannot be read: {error}. Write a folder, s3://… or gs://…") from error
     there = sorted((file.path, file.size, file.mtime_ns) for file in listed if file.is_file)
     if not there:
-        raise InputError(f"{name}: there is no such folder in the bucket. Write one that a training has filled")
+        raise InputError(f"{name}: there is no such folder in the bucket. Write one that was filled")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "visionprefer"
     folder = cache / content_id(name, there) / PurePosixPath(prefix).name
     folder.parent.mkdir(parents=True, exist_ok=True)

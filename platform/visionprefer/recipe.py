@@ -67,9 +67,9 @@ class ImageSettings(Settings):
     models: list[ImageModel] = Field([], description="The models to generate with. Either this or existing.")
     existing: str | None = Field(
         None,
-        description="Images that exist already: a folder with NAME.txt beside each image or a metadata.jsonl or .csv "
-        "(file_name, text), a Parquet file with a prompt and an image column, or the folder of a run or an import, "
-        "whose images keep their ids.",
+        description="Images that exist already, here or in a bucket: a folder with NAME.txt beside each image or a "
+        "metadata.jsonl or .csv (file_name, text), a Parquet file with a prompt and an image column, or the folder of "
+        "a run or an import, whose images keep their ids.",
     )
     images_per_prompt: int = Field(4, ge=1, description="Candidates for each prompt.")
     every_model: bool = Field(

@@ -1,4 +1,4 @@
-"""Where a published dataset lies, a folder or a repository on the Hugging Face hub, and which files hold its rows."""
+"""Where a published dataset lies, a folder, a bucket or the Hugging Face hub, and which files hold its rows."""
 
 import re
 from collections.abc import Sequence
@@ -7,19 +7,20 @@ from typing import Any
 
 import httpx
 
+from visionprefer.buckets import brought_here
 from visionprefer.errors import InputError, missing_extra
 
 _HUB = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@(.+))?")
 
 
 def find_folder(source: str, layout: Any, splits: Sequence[str]) -> Path:
-    """The folder of a dataset; one on the hub is fetched, as far as its splits are wanted.
+    """The folder of a dataset; one in a bucket is fetched, and one on the hub as far as its splits are wanted.
 
     Raises:
-        InputError: if there is no such folder, or the hub cannot be reached or has no such dataset.
+        InputError: if there is no such folder, or the bucket or the hub cannot be reached or has no such dataset.
     """
     if not source.startswith("hf:"):
-        folder = Path(source).expanduser()
+        folder = brought_here(source).expanduser()
         if not folder.is_dir():
             raise InputError(f"{source}: there is no such folder. Write the dataset's, or hf://datasets/OWNER/NAME")
         return folder

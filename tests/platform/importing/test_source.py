@@ -10,6 +10,7 @@ from published import pair, pickapic
 from visionprefer.errors import InputError
 from visionprefer.importing import LAYOUTS, import_dataset
 from visionprefer.importing.source import patterns
+from visionprefer.store import Store
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -33,6 +34,15 @@ def test_a_dataset_of_the_hub_is_taken_at_its_commit(cache: Path, tmp_path: Path
     (folder / "refs").mkdir()
     (folder / "refs/main").write_text(COMMIT)
     assert import_dataset("pickapic", f"hf://datasets/me/pairs{revision}", str(tmp_path / "ours")).kept == 1
+
+
+def test_a_dataset_in_a_bucket_is_fetched(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = pickapic(tmp_path / "theirs", {"test": [pair("a cat", "x1", "y1", 1.0)]})
+    Store(f"{bucket}/pairs").add_folder(folder)
+    assert import_dataset("pickapic", f"{bucket}/pairs", str(tmp_path / "ours")).kept == 1
+    with pytest.raises(InputError, match=r"s3://bucket/gone: there is no such folder"):
+        import_dataset("pickapic", f"{bucket}/gone", str(tmp_path / "ours"))
 
 
 def test_a_dataset_that_the_hub_does_not_give_is_told(cache: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_cards_say_what_was_measured(published):
 
 def test_the_judges_card_is_written_with_what_it_says_of_a_run():
     training = "python -m visionprefer.blocksworld.training blocks-llava"
-    assert publish._commands("blocks-llava")[-6:] == [
+    assert publish._commands("blocks-llava")[-7:] == [
         training,
         f"{training} --begin runs/blocksworld/blocks-llava/model --folder runs/again --seed 1",
         "mkdir -p runs/third/blocks-llava && cp runs/again/blocks-llava/examples.json "

@@ -59,8 +59,8 @@ def brought_here(name: str) -> Path:
     return folder
 
 
-def files_under(name: str) -> list[str]:
-    """The files of a folder, those in its folders too, or the file itself, in the order of their names' parts.
+def files_under(name: str) -> dict[str, int]:
+    """Bytes of the files of a folder, those in its folders too, or of the file itself, in the order of names' parts.
 
     Args:
         name: an absolute path, or `s3://…`, `gs://…`.
@@ -72,15 +72,17 @@ def files_under(name: str) -> list[str]:
     if not is_in_bucket(name):
         place = Path(name)
         if place.is_dir():
-            return [str(file) for file in sorted(place.rglob("*")) if file.is_file()]
-        place.stat()  # raises FileNotFoundError
-        return [name]
+            return {str(file): file.stat().st_size for file in sorted(place.rglob("*")) if file.is_file()}
+        return {name: place.stat().st_size}
     files, inner = _located(name.rstrip("/"))
-    if files.get_file_info(inner).is_file:
-        return [name]
-    found = files.get_file_info(fs.FileSelector(inner, recursive=True))  # the same
+    there = files.get_file_info(inner)
+    listed = fs.FileSelector(inner, recursive=True, allow_not_found=True)
+    found = [there] if there.is_file else files.get_file_info(listed)
+    if not found:
+        raise FileNotFoundError(f"{name}: no such file or folder")
     address = name.rstrip("/").removesuffix(inner)
-    return sorted((address + file.path for file in found if file.is_file), key=lambda each: each.split("/"))
+    sizes = {address + file.path: file.size for file in found if file.is_file}
+    return {file: sizes[file] for file in sorted(sizes, key=lambda each: each.split("/"))}
 
 
 def file_size(name: str) -> int:
@@ -108,7 +110,8 @@ def open_file(name: str) -> Any:
 def _located(name: str) -> tuple[fs.FileSystem, str]:
     """The file system of a name in a bucket, and its path there."""
     scheme, _, inner = name.partition("://")
-    return _bucket(f"{scheme}://{inner.partition('/')[0]}"), inner.rpartition("@")[2]
+    bucket, slash, path = inner.partition("/")
+    return _bucket(f"{scheme}://{bucket}"), bucket.rpartition("@")[2] + slash + path  # who asks may stand before an @
 
 
 @functools.cache

@@ -3,19 +3,21 @@
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from visionprefer.buckets import file_size, files_under, is_in_bucket, open_file
+from visionprefer.buckets import files_under, is_in_bucket, open_file
 from visionprefer.errors import InputError
 from visionprefer.imagebytes import check_image, image_column, read_sources
 from visionprefer.prompts.columns import choose_column
 from visionprefer.prompts.files import readable
 from visionprefer.prompts.formats import decode, read_columns
 from visionprefer.schema import FAILED_IMAGES, IMAGES, content_id
+from visionprefer.store import Store
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -66,12 +68,12 @@ def list_existing(path: str) -> Existing:
     place = _place(path)
     with readable(path):
         try:
-            files = files_under(place)
+            files = list(files_under(place))
         except FileNotFoundError as error:
             raise InputError(f"images.existing: {path}: there is no such file or folder. {WRITE}") from error
         if files == [place] and not place.lower().endswith(".parquet"):
             raise InputError(f"images.existing: {path} is neither a folder nor a Parquet file. {WRITE}")
-        if f"{place}/manifest.json" in files:
+        if f"{place}/manifest.json" in files and _is_of_a_run(place):
             existing = _taken(_found([file for file in files if file.startswith(f"{place}/images/")]))
         else:
             existing = _taken(found._replace(image_id=None) for found in _found(files))
@@ -79,6 +81,13 @@ def list_existing(path: str) -> Existing:
         first = f" with a caption. The first, {': '.join(existing.rejected[0])}" if existing.rejected else ""
         raise InputError(f"images.existing: {path}: there is no image{first}. {WRITE}")
     return existing
+
+
+def _is_of_a_run(place: str) -> bool:
+    """Whether its manifest.json is one of ours."""
+    with suppress(InputError):
+        return bool(Store(place).manifest())
+    return False
 
 
 def _taken(found: Iterable[_Found]) -> Existing:
@@ -107,7 +116,7 @@ def listing_digest(images: list[ExistingImage], path: str) -> str:
     files = [
         image.source if image.source.lower().endswith(SUFFIXES) else image.source.rpartition("#")[0] for image in images
     ]
-    sizes = {file: file_size(file) for file in set(files)}
+    sizes = files_under(_place(path))
     listed = [
         (name_within(image.source, path), sizes[file], image.prompt, image.model)
         for image, file in zip(images, files, strict=True)

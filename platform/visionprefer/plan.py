@@ -71,7 +71,7 @@ def plan_generation(prompts: pa.Table, settings: ImageSettings, models: list[Mod
         noise are `images_per_prompt` apart.
     """
     draws = np.fromiter(_draws(prompts, settings, seed), DRAW)
-    ranks = np.argsort(np.argsort([f"{model.label}\0{model.digest}" for model in models]))
+    _, ranks = np.unique([f"{model.label}\0{model.digest}" for model in models], return_inverse=True)
     shared = (draws["num_inference_steps"], draws["guidance_scale"], ranks[draws["model"]])  # by a denoising batch
     order = np.lexsort(shared)
     bounds, padding = _packed([column[order] for column in shared], settings)

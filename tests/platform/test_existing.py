@@ -153,7 +153,9 @@ def test_images_of_a_run_keep_their_ids_and_nothing_else_of_it_is_an_image(tmp_p
     """Audits find images by their ids: what people preferred in an import is known of those judged anew."""
     ids = ["a" * 32, "b" * 32, "b" * 32, "7"]
     images = pa.table({"image_id": ids, "prompt": ["a cat"] * 4, "prompt_id": list("pppp"), "image": [picture()] * 4})
-    put(tmp_path, {"manifest.json": "{}", "images/nothing.txt": "", "rejected_prompts.parquet": "no Parquet"})
+    put(
+        tmp_path, {"manifest.json": '{"format": 1}', "images/nothing.txt": "", "rejected_prompts.parquet": "no Parquet"}
+    )
     pq.write_table(images, tmp_path / "images/000000.parquet")
     found = list_existing(str(tmp_path))
     assert [image.image_id for image in found.images] == ids[:2]
@@ -165,18 +167,23 @@ def test_images_of_a_run_keep_their_ids_and_nothing_else_of_it_is_an_image(tmp_p
     assert [image.image_id for image in of_a_file.images] == [None] * 4
 
 
-def test_images_in_a_bucket_are_found_and_taken_over_as_they_are_on_a_disk(bucket: str, tmp_path: Path) -> None:
+def test_a_manifest_of_somebody_elses_makes_no_run_of_a_folder(tmp_path: Path) -> None:
+    put(tmp_path, {"manifest.json": '{"name": "an app"}', "images/a.txt": "", "b.png": "", "b.txt": "a cat"})
+    assert [image.prompt for image in list_existing(str(tmp_path)).images] == ["a cat"]
+
+
+def test_images_in_a_bucket_are_found_and_taken_over_as_they_are_on_a_disk(any_bucket: str, tmp_path: Path) -> None:
     red, blue = picture("red"), picture("blue")
     rows = pa.table({"image_id": ["a" * 32], "prompt": ["a cat"], "image": [blue]})
     pq.write_table(rows, tmp_path / "rows.parquet")
-    metadata = '{"file_name": "in/b.png", "text": "a dog"}\n{"file_name": "in/gone.png", "text": "an owl"}'
-    store = Store(f"{bucket}/theirs")
+    metadata = '{"file_name": "in/b@2.png", "text": "a dog"}\n{"file_name": "in/gone.png", "text": "an owl"}'
+    store = Store(f"{any_bucket}/theirs")
     for name, data in {
         "folder/a.png": red,
         "folder/a.txt": b"a cat",
-        "folder/in/b.png": blue,
+        "folder/in/b@2.png": blue,
         "folder/metadata.jsonl": metadata.encode(),
-        "run/manifest.json": b"{}",
+        "run/manifest.json": b'{"format": 1}',
         "run/images/0.parquet": (tmp_path / "rows.parquet").read_bytes(),
     }.items():
         store.write(name, data)

@@ -131,6 +131,12 @@ def test_images_that_exist_become_candidates_of_their_caption() -> None:
     assert [r["image_id"] for r in here] == [r["image_id"] for r in plan("/moved")]
 
 
+def test_a_model_that_is_named_twice_shares_its_batches() -> None:
+    twice = ImageSettings(models=[ImageModel(model="one"), ImageModel(model="one")], batch_size=4)
+    plan = plan_generation(prompts(*map(str, range(20))), twice, [MODELS[0], MODELS[0]], seed=0)
+    assert plan.padding == 0
+
+
 def test_an_image_of_a_run_keeps_its_id() -> None:
     images = [ExistingImage("a", "/here/0.parquet#0", "sd", "b" * 32)]
     assert plan_existing(prompts("a"), images, "/here", block_size=2).rows["image_id"].to_pylist() == ["b" * 32]

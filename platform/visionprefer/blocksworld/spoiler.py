@@ -16,6 +16,7 @@ from visionprefer.blocksworld import renderer
 from visionprefer.blocksworld.renderer import SIZE, Scene, Thing
 from visionprefer.blocksworld.scenes import BACKGROUNDS, COLOURS, MOST_OBJECTS, SHAPES, Description, Group, split_of
 
+MOST_THINGS = 4  # in a picture
 BETWEEN_COLOURS = 0.5  # share of the things that are given a hue between two colours, unless theirs is then in doubt
 CLEARLY_NEARER = 0.75  # most of the distance from a colour to that from any other, in CIELAB, if it is not in doubt
 UNNOTICED = 0.25  # of a pixel's coverage: softer outlines are no damage
@@ -120,7 +121,7 @@ def _one_missing(scene: Scene, chance: random.Random) -> Scene:
 
 
 def _one_more(scene: Scene, chance: random.Random) -> Scene:
-    if not scene.things or len(scene.things) > 3:
+    if not 0 < len(scene.things) < MOST_THINGS:
         return scene
     kind = chance.choice(scene.things) if chance.random() < 0.5 else None
     colour, shape = (kind.colour, kind.shape) if kind else (chance.choice(COLOURS), chance.choice(SHAPES))

@@ -11,7 +11,7 @@ from visionprefer.blocksworld.labels import DAMAGES
 from visionprefer.blocksworld.renderer import RGB, Mark, Scene, Thing, coverage, draw, outline
 from visionprefer.blocksworld.scenes import SHAPES
 from visionprefer.blocksworld.spoiler import Flaw, Spoilt
-from visionprefer.blocksworld.training import intact, outcome, redrawing
+from visionprefer.blocksworld.training import intact, judge_data, outcome, redrawing
 from visionprefer.models import BUILTIN_MODELS
 
 
@@ -52,6 +52,19 @@ def test_what_was_torn_off_is_damage_where_the_object_should_be(case):
     assert torn > 0.4
     assert torn - 0.1 < circle.damage < torn + 0.02
     assert square.damage == 0
+
+
+def test_all_damage_that_the_judge_learns_is_measured_the_same_way(monkeypatch):
+    """That of pictures which no image model touched, too: the spoiler counts otherwise."""
+    monkeypatch.setattr(judge_data, "KINDS", {"spoilt": 1.0})
+    flaws = [
+        (flaw.damage, again.damage)
+        for _, case in judge_data._some(20, "any", [])
+        for flaw, again in zip(case.flaws, redrawing.measured(case).flaws, strict=True)
+        if flaw and again
+    ]
+    assert len(flaws) > 20
+    assert all(damage == again for damage, again in flaws)
 
 
 def test_what_redrawing_mended_is_mended(case):

@@ -11,13 +11,12 @@ from scipy import ndimage
 from visionprefer.blocksworld import renderer
 from visionprefer.blocksworld.renderer import GROUNDS, PINK, Mark, Scene, Thing
 from visionprefer.blocksworld.scenes import COLOURS, SHAPES
-from visionprefer.blocksworld.spoiler import Flaw, Spoilt, is_clear, likest_colour, shows_training
+from visionprefer.blocksworld.spoiler import MOST_THINGS, Flaw, Spoilt, is_clear, likest_colour, shows_training
 from visionprefer.blocksworld.training import intact
+from visionprefer.blocksworld.training.outcome import SEEN
 
-SEEN = 60.0  # levels of 255 by which a pixel differs from the ground
-BOLD = 110.0  # the same, on average, of what is more than a smear however small it is
+BOLD = 110.0  # levels of 255 by which what is small and yet no smear differs from the ground, on average
 SPECK, OBJECT = 12, 40  # pixels: fewer than the first are nothing, what has fewer than the second may be something
-MOST_THINGS = 4  # that a spoilt picture shows
 OWN_COLOUR = 0.65  # share of an object's pixels that have to be likest to its colour
 CLEARLY = 0.9  # most of the distance from a colour to that from any other, in CIELAB
 COLOURS_LOOKED_AT = 40  # pixels of an object

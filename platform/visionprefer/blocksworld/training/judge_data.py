@@ -99,7 +99,7 @@ def _some(count: int, seed: str, image_models: list[Path]) -> list[tuple[Descrip
     descriptions = [sample("training", chance) for _ in range(count if kind == "spoilt" else round(SPARE * count))]
     drawn = [spoil(description, chance) for description in descriptions]
     if kind == "spoilt":
-        cases: list[Spoilt | None] = list(drawn)
+        cases: list[Spoilt | None] = list(map(measured, drawn))
     elif kind == "redrawn":
         pipeline, strength = _painter(chance.choice(image_models)), chance.uniform(*STRENGTHS)
         marked = [case.scene.mark is not None for case in drawn]

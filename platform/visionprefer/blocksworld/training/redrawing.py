@@ -50,7 +50,7 @@ def draw(pipeline: Any, prompts: list[str], guidance_scale: float, generator: to
         guidance_scale: how strictly it follows them.
         generator: of the noise.
     """
-    own = StableDiffusionPipeline(**pipeline.components)
+    own = StableDiffusionPipeline(**pipeline.components, requires_safety_checker=False)
     own.set_progress_bar_config(disable=True)
     images = own(
         prompts,

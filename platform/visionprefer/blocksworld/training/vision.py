@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from visionprefer.blocksworld import labels
 from visionprefer.blocksworld.renderer import SIZE
 from visionprefer.blocksworld.scenes import BACKGROUNDS, COLOURS, SHAPES
+from visionprefer.blocksworld.spoiler import MOST_THINGS
 from visionprefer.blocksworld.training import layout, loop
 from visionprefer.blocksworld.training.data import DEVICE, batch, in_processes, scaled
 from visionprefer.blocksworld.training.judge_data import Example
@@ -21,7 +22,6 @@ from visionprefer.blocksworld.training.judge_data import Example
 STEPS = 13_000
 STEPS_AGAIN = 6_000  # of a tower that sees already, at half the rate
 BATCH = 32
-_MOST_THINGS = 4  # that a spoilt picture shows
 _COVERED = 0.2  # share of a patch that an object has to cover to be what lies there
 _PLACES = int(SIZE // labels.APART)  # along each axis, of those that are told
 
@@ -29,10 +29,10 @@ _PLACES = int(SIZE // labels.APART)  # along each axis, of those that are told
 # the left, among all and among those of its kind, its place, and the mark; of the whole picture the background, the
 # number of objects, and the score of its worst form.
 OF_A_PATCH = (
-    *(1 + len(COLOURS), 1 + len(SHAPES), 1 + _MOST_THINGS, 1 + _MOST_THINGS),
+    *(1 + len(COLOURS), 1 + len(SHAPES), 1 + MOST_THINGS, 1 + MOST_THINGS),
     *(1 + _PLACES, 1 + _PLACES, 2),
 )
-OF_A_PICTURE = (len(BACKGROUNDS), 1 + _MOST_THINGS, 5)
+OF_A_PICTURE = (len(BACKGROUNDS), 1 + MOST_THINGS, 5)
 
 
 class Eyes(torch.nn.Module):
